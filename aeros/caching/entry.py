@@ -1,0 +1,241 @@
+"""A stored response, and the bytes that it is in a shared store.
+
+The format is a magic and version, a digest over all that follows, then a JSON head and the bodies.
+Nothing in it is executed when it is read; whatever is damaged, foreign, or of another version
+raises ``EntryFormatError``, which the cache counts as a miss.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Final, TypeAlias, cast
+
+from aeros.errors import EntryFormatError
+from aeros.types import RawHeaders
+
+MAGIC: Final = b"AEROS\x01\r\n"
+_DIGEST_BYTES: Final = 16
+_HEAD_LENGTH: Final = struct.Struct(">I")
+_OVERHEAD_BYTES: Final = 600  # the objects around the bytes, measured on CPython 3.11
+
+SelectingFields: TypeAlias = tuple[tuple[bytes, bytes | None], ...]
+
+
+@dataclass(slots=True, eq=False)
+class StoredResponse:
+    """A response as the cache keeps it: the identity body and a ready variant per coding.
+
+    Attributes:
+        key: The full key that it was stored under.
+        status: The status code.
+        headers: End-to-end fields, without ``content-length``.
+        body: The identity body.
+        etag: The entity tag of the identity body, for a view that set none itself.
+        stored_at: When it was stored, in seconds since the epoch.
+        lifetime: How long it is fresh, in seconds, counted from its age 0.
+        initial_age: How old it was already when it was stored, in seconds.
+        vary: The request's fields that selected it (RFC 9111 §4.1).
+        is_public: Whether it may answer requests with ``Authorization``.
+        generation: The store's generation when its view began; clearing makes a new one.
+        variants: Bodies by content coding.
+    """
+
+    key: bytes
+    status: int
+    headers: RawHeaders
+    body: bytes
+    etag: str
+    stored_at: float
+    lifetime: float
+    initial_age: float = 0.0
+    vary: SelectingFields = ()
+    is_public: bool = False
+    generation: str = ""
+    variants: dict[str, bytes] = field(default_factory=dict)
+    on_growth: Callable[[StoredResponse], None] | None = field(default=None, repr=False)
+
+    def age(self, now: float) -> float:
+        """Returns its age in seconds at ``now`` (RFC 9111 §4.2.3)."""
+        # A clock that was set back must not make an entry younger than it was when stored.
+        return self.initial_age + max(0.0, now - self.stored_at)
+
+    def ttl(self, now: float) -> float:
+        """Returns for how many more seconds it is fresh; negative when stale."""
+        return self.lifetime - self.age(now)
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that it takes, about."""
+        fields = sum(len(name) + len(value) + 100 for name, value in self.headers)
+        # A body kept as its own variant takes its room once.
+        variants = sum(len(content) for content in self.variants.values() if content is not self.body)
+        return _OVERHEAD_BYTES + len(self.key) + len(self.body) + fields + variants
+
+    def variant(self, coding: str) -> bytes | None:
+        """Returns the body in ``coding``, if it was made already."""
+        return self.variants.get(coding)
+
+    def add_variant(self, coding: str, content: bytes) -> None:
+        """Keeps the body in ``coding``; whoever counts this entry's bytes is told."""
+        self.variants[coding] = content
+        if self.on_growth is not None:
+            self.on_growth(self)
+
+
+@dataclass(slots=True, eq=False)
+class VaryMark:
+    """What stands under a primary key whose responses differ by request fields.
+
+    Attributes:
+        key: The full primary key.
+        names: The fields, in lower case, that select among the responses.
+        stored_at: When it was stored, in seconds since the epoch.
+        lifetime: How long it stands, in seconds.
+        generation: As for ``StoredResponse``.
+    """
+
+    key: bytes
+    names: tuple[bytes, ...]
+    stored_at: float
+    lifetime: float
+    generation: str = ""
+
+    def ttl(self, now: float) -> float:
+        """Returns for how many more seconds it stands; negative when over."""
+        return self.lifetime - max(0.0, now - self.stored_at)
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that it takes, about."""
+        return _OVERHEAD_BYTES + len(self.key) + sum(map(len, self.names))
+
+
+Entry: TypeAlias = StoredResponse | VaryMark
+
+
+def encode_entry(entry: Entry) -> bytes:
+    """Returns the bytes of an entry, for a shared store."""
+    if isinstance(entry, VaryMark):
+        head, bodies = _mark_head(entry), []
+    else:
+        codings = sorted(entry.variants)
+        head = _response_head(entry, codings)
+        bodies = [entry.body, *(entry.variants[coding] for coding in codings)]
+    text = json.dumps(head, separators=(",", ":")).encode("ascii")
+    payload = b"".join([_HEAD_LENGTH.pack(len(text)), text, *bodies])
+    return MAGIC + blake2b(payload, digest_size=_DIGEST_BYTES).digest() + payload
+
+
+def decode_entry(data: bytes) -> Entry:
+    """Returns the entry that ``encode_entry`` wrote.
+
+    Raises:
+        EntryFormatError: The bytes are damaged, foreign, or of another version.
+    """
+    start = len(MAGIC) + _DIGEST_BYTES
+    payload = memoryview(data)[start:]
+    if data[: len(MAGIC)] != MAGIC:
+        raise EntryFormatError("not an entry of this version")
+    if blake2b(payload, digest_size=_DIGEST_BYTES).digest() != data[len(MAGIC) : start]:
+        raise EntryFormatError("the digest does not match: the entry is damaged")
+    try:
+        return _decode_payload(bytes(payload))
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        raise EntryFormatError(f"the entry is malformed: {error!r}") from error
+
+
+def _mark_head(mark: VaryMark) -> dict[str, object]:
+    return {
+        "kind": "vary",
+        "key": _text(mark.key),
+        "names": [_text(name) for name in mark.names],
+        "stored_at": mark.stored_at,
+        "lifetime": mark.lifetime,
+        "generation": mark.generation,
+    }
+
+
+def _response_head(entry: StoredResponse, codings: list[str]) -> dict[str, object]:
+    return {
+        "kind": "response",
+        "key": _text(entry.key),
+        "status": entry.status,
+        "headers": [[_text(name), _text(value)] for name, value in entry.headers],
+        "stored_at": entry.stored_at,
+        "lifetime": entry.lifetime,
+        "initial_age": entry.initial_age,
+        "vary": [[_text(name), None if value is None else _text(value)] for name, value in entry.vary],
+        "is_public": entry.is_public,
+        "generation": entry.generation,
+        "etag": entry.etag,
+        "body": len(entry.body),
+        "variants": [[coding, len(entry.variants[coding])] for coding in codings],
+    }
+
+
+def _decode_payload(payload: bytes) -> Entry:
+    (length,) = cast("tuple[int]", _HEAD_LENGTH.unpack_from(payload))
+    head = cast("dict[str, object]", json.loads(payload[_HEAD_LENGTH.size : _HEAD_LENGTH.size + length]))
+    if head["kind"] == "vary":
+        return VaryMark(
+            key=_bytes(head["key"]),
+            names=tuple(_bytes(name) for name in cast("list[object]", head["names"])),
+            stored_at=_number(head["stored_at"]),
+            lifetime=_number(head["lifetime"]),
+            generation=_text_of(head["generation"]),
+        )
+    return _decode_response(head, payload, _HEAD_LENGTH.size + length)
+
+
+def _decode_response(head: dict[str, object], payload: bytes, position: int) -> StoredResponse:
+    bodies: dict[str, bytes] = {}
+    sizes = [["", head["body"]], *cast("list[list[object]]", head["variants"])]
+    for coding, size in sizes:
+        end = position + int(_number(size))
+        bodies[str(coding)] = payload[position:end]
+        position = end
+    if position != len(payload):
+        raise ValueError("the bodies do not fill the payload")
+    return StoredResponse(
+        key=_bytes(head["key"]),
+        status=int(_number(head["status"])),
+        headers=[
+            (_bytes(name), _bytes(value)) for name, value in cast("list[list[object]]", head["headers"])
+        ],
+        body=bodies.pop(""),
+        etag=_text_of(head["etag"]),
+        stored_at=_number(head["stored_at"]),
+        lifetime=_number(head["lifetime"]),
+        initial_age=_number(head["initial_age"]),
+        vary=tuple(
+            (_bytes(name), None if value is None else _bytes(value))
+            for name, value in cast("list[list[object]]", head["vary"])
+        ),
+        is_public=head["is_public"] is True,
+        generation=_text_of(head["generation"]),
+        variants=bodies,
+    )
+
+
+def _text(value: bytes) -> str:
+    return value.decode("latin-1")
+
+
+def _bytes(value: object) -> bytes:
+    return _text_of(value).encode("latin-1")
+
+
+def _text_of(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("expected text")
+    return value
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError("expected a number")
+    return value

@@ -1,0 +1,153 @@
+"""The composition root: every collaborator of a ``WebServer``, as a provider that can be replaced.
+
+>>> from dependency_injector import providers
+>>> from aeros import Cache, Container, WebServer
+>>> class AppContainer(Container):
+...     cache = providers.Singleton(Cache, default_timeout=60)
+>>> app = WebServer(__name__, container=AppContainer())
+
+Each application has a container of its own. A provider is called each time its value is needed,
+so an override is in force at once, and undone at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+from dependency_injector import containers, providers
+
+from aeros.caching.server import Cache
+from aeros.compression import Base, Negotiated
+from aeros.errors import ProviderError, nearest_name
+from aeros.serving.log import ConsoleStyle, build_logger
+from aeros.serving.runner import AnyServer
+from aeros.serving.server import Server
+from aeros.settings import ServerSettings, SettingsResolver
+
+
+def _build_logger(settings: ServerSettings) -> logging.Logger:
+    style = ConsoleStyle(log_format=settings.log_format, color=settings.color, traceback=settings.traceback)
+    return build_logger(level=settings.log_level, style=style)
+
+
+def _resolve_settings(
+    resolver: SettingsResolver, arguments: Mapping[str, object], config: Mapping[str, object] | None
+) -> ServerSettings:
+    return resolver.resolve(arguments, config or {})
+
+
+class Container(containers.DeclarativeContainer):
+    """The providers of an application. Subclass it to replace some and to add your own.
+
+    Attributes:
+        config: Settings by name, as ``dependency-injector`` loads them; keys that are no setting
+            are the application's own.
+        arguments: What the constructor of the server was given; it beats ``config``.
+        settings: How the server runs, from ``arguments``, ``config`` and defaults.
+        logger: Where the application logs.
+        cache: The response cache.
+        compressor: Compresses responses; a provider of None switches compression off.
+        server: Makes the server for a ``uvicorn.Config``.
+    """
+
+    config = providers.Configuration()
+    arguments: providers.Provider[Mapping[str, object]] = providers.Object({})
+    _resolver = providers.Singleton(SettingsResolver)
+    settings: providers.Provider[ServerSettings] = providers.Callable(
+        _resolve_settings, _resolver, arguments, config
+    )
+    logger: providers.Provider[logging.Logger] = providers.Singleton(_build_logger, settings)
+    cache: providers.Provider[Cache] = providers.Singleton(Cache)
+    compressor: providers.Provider[Base | None] = providers.Singleton(Negotiated)
+    server: providers.Provider[AnyServer] = providers.Factory(Server)
+
+
+# What each standard provider must give. A factory may give anything that can run.
+_PROMISED: Final[Mapping[str, tuple[type, ...]]] = {
+    "settings": (ServerSettings,),
+    "logger": (logging.Logger,),
+    "cache": (Cache,),
+    "compressor": (Base, type(None)),
+    "server": (),
+}
+_STANDARD: Final = ("config", "arguments", *_PROMISED)
+
+
+def check_container(container: object) -> None:
+    """Checks what can be known of a container before any of its providers is called.
+
+    Raises:
+        ProviderError: It is no container instance, lacks a standard provider, has one whose class
+            can be seen to give the wrong type, or has one that looks like a misspelt standard one.
+    """
+    if isinstance(container, type) or not isinstance(container, containers.Container):
+        raise ProviderError(
+            "container",
+            f"{container!r} is not a container instance",
+            "pass an instance: container=MyContainer()",
+        )
+    found = container.providers
+    for name in _STANDARD:
+        if name not in found:
+            raise ProviderError(name, "is missing", "derive the container from aeros.Container")
+    for name in found:
+        _check_spelling(name)
+    for name, promised in _PROMISED.items():
+        _check_class(name, found[name], promised)
+
+
+def resolved(container: containers.Container, name: str) -> object:
+    """Calls a standard provider and returns its value.
+
+    Raises:
+        ProviderError: The value is of another type than the provider promises.
+    """
+    value: object = container.providers[name]()
+    promised = _PROMISED[name]
+    if promised and not isinstance(value, promised) and not _is_mock(value):
+        raise _wrong_type(name, type(value), promised)
+    return value
+
+
+def _check_spelling(name: str) -> None:
+    if name in _STANDARD or name.startswith("_"):
+        return
+    nearest = nearest_name(name, _STANDARD)
+    # ``caches`` or ``logger_factory`` are names of their own; ``cahce`` and ``loger`` are not.
+    if (
+        nearest
+        and not name.startswith(nearest)
+        and abs(len(name) - len(nearest)) <= 1
+        and _alike(name, nearest)
+    ):
+        raise ProviderError(name, "looks like a misspelt provider", f"did you mean {nearest!r}?")
+
+
+def _alike(name: str, other: str) -> bool:
+    missing = [letter for letter in other if other.count(letter) > name.count(letter)]
+    surplus = [letter for letter in name if name.count(letter) > other.count(letter)]
+    return len(missing) + len(surplus) <= 2 and name[0] == other[0]
+
+
+def _check_class(name: str, provider: providers.Provider[Any], promised: tuple[type, ...]) -> None:
+    if isinstance(provider, providers.Object):
+        value = cast(object, provider.provides)
+        if promised and not isinstance(value, promised) and not _is_mock(value):
+            raise _wrong_type(name, type(value), promised)
+        return
+    made = cast(object, getattr(provider, "provides", None))
+    if promised and isinstance(made, type) and not issubclass(made, promised):
+        raise _wrong_type(name, made, promised)
+
+
+def _wrong_type(name: str, given: type, promised: tuple[type, ...]) -> ProviderError:
+    names = " or ".join("None" if kind is type(None) else kind.__name__ for kind in promised)
+    return ProviderError(name, f"gives {given.__name__}", f"it must give {names}")
+
+
+def _is_mock(value: object) -> bool:
+    # A mock made for a test says of itself what it stands for, if anything; isinstance() has
+    # already believed it then. One without a specification stands for everything.
+    return hasattr(value, "assert_called_with")

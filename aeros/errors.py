@@ -1,0 +1,226 @@
+"""Every error that aeros raises, in one tree.
+
+::
+
+    AerosError
+    ├── ConfigurationError           a setting is wrong: its name, the problem, the cure
+    │   ├── InvalidSettingError      a value outside what the setting takes
+    │   ├── UnknownOptionError       a name that nothing takes
+    │   ├── InvalidHeaderError       a field that must not be sent
+    │   ├── ProviderError            a provider of the container that gives the wrong thing
+    │   ├── MissingExtraError        an optional package that is not installed
+    │   ├── LogFileError             a log file that can not be written
+    │   ├── BindError                an address that can not be listened on
+    │   │   ├── AddressInUseError
+    │   │   └── PrivilegedPortError
+    │   └── InstancePathError        an application that a worker process could not import
+    ├── StartupError                 the server did not start (also a SystemExit: one line, status 1)
+    └── EntryFormatError             stored bytes that are not an intact entry of this version
+
+Errors are built from data, keep it as attributes, and say in one sentence what to change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class AerosError(Exception):
+    """The root of every error that aeros raises on purpose."""
+
+
+class ConfigurationError(AerosError, ValueError):
+    """A setting is wrong. The message is one line: the setting, the problem, the cure.
+
+    Attributes:
+        setting: The name to look for in the caller's code, e.g. ``"port"`` or ``"AEROS_PORT"``.
+        problem: What is wrong with it.
+        cure: What to do about it.
+    """
+
+    def __init__(self, setting: str, problem: str, cure: str) -> None:
+        self.setting = setting
+        self.problem = problem
+        self.cure = cure
+        super().__init__(setting, problem, cure)
+
+    def __str__(self) -> str:
+        return one_line(f"{self.setting}: {self.problem}; {self.cure}")
+
+
+class InvalidSettingError(ConfigurationError):
+    """A value that the setting does not take.
+
+    Attributes:
+        value: The value as it was given.
+        expected: What the setting takes, e.g. ``"a whole number from 0 to 65535"``.
+    """
+
+    def __init__(self, setting: str, value: object, expected: str) -> None:
+        self.value = value
+        self.expected = expected
+        super().__init__(setting, f"{value!r} does not fit", f"give {expected}")
+
+
+class UnknownOptionError(ConfigurationError, TypeError):
+    """An option that nothing takes; names the nearest one that exists.
+
+    Attributes:
+        known: The names that would have been taken.
+        nearest: The most similar of them, or None.
+    """
+
+    def __init__(self, setting: str, known: Iterable[str], *, where: str) -> None:
+        self.known = tuple(sorted(known))
+        self.where = where
+        self.nearest = nearest_name(setting, self.known)
+        cure = f"did you mean {self.nearest!r}?" if self.nearest else f"it takes {', '.join(self.known)}"
+        super().__init__(setting, f"{where} has no such option", cure)
+
+
+class InvalidHeaderError(ConfigurationError):
+    """A header field whose name or value must not go on the wire (RFC 9110 §5.1, §5.5)."""
+
+    def __init__(self, setting: str, name: object, problem: str) -> None:
+        self.name = name
+        super().__init__(
+            setting,
+            f"the field {name!r} {problem}",
+            "give a token as the name and text without CR, LF and NUL as the value",
+        )
+
+
+class ProviderError(ConfigurationError, TypeError):
+    """A provider of the container is missing, misspelt, or gives something else than it must.
+
+    Attributes:
+        provider: The provider's name in the container.
+    """
+
+    def __init__(self, provider: str, problem: str, cure: str) -> None:
+        self.provider = provider
+        super().__init__(f"container.{provider}", problem, cure)
+
+
+class MissingExtraError(ConfigurationError, ImportError):
+    """An optional package is needed and not installed.
+
+    Attributes:
+        package: The package that could not be imported.
+        extra: The extra of aeros that brings it.
+    """
+
+    def __init__(self, setting: str, *, package: str, extra: str) -> None:
+        self.package = package
+        self.extra = extra
+        super().__init__(
+            setting, f"needs the package {package}", f"install it with: pip install 'aeros[{extra}]'"
+        )
+
+
+class LogFileError(ConfigurationError):
+    """A log file can not be opened for appending.
+
+    Attributes:
+        path: The file.
+        reason: What the operating system said.
+    """
+
+    def __init__(self, setting: str, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(
+            setting,
+            f"{path!r} can not be written ({reason})",
+            "give a file in a folder that exists and that this user may write to",
+        )
+
+
+class BindError(ConfigurationError):
+    """The address can not be listened on.
+
+    Attributes:
+        host: The host as given.
+        port: The port as given.
+        reason: What the operating system said.
+    """
+
+    def __init__(self, host: str, port: int, reason: str, cure: str, *, setting: str = "host") -> None:
+        self.host = host
+        self.port = port
+        self.reason = reason
+        super().__init__(setting, f"can not listen on {host}:{port} ({reason})", cure)
+
+
+class AddressInUseError(BindError):
+    """Another process listens on this address already."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(
+            host,
+            port,
+            "address already in use",
+            "stop the other process or choose another port (0 takes any free one)",
+            setting="port",
+        )
+
+
+class PrivilegedPortError(BindError):
+    """The port needs rights that this user does not have."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(
+            host,
+            port,
+            "permission denied",
+            "ports below 1024 need privileges: choose a port from 1024 on, e.g. 8000, or grant"
+            " CAP_NET_BIND_SERVICE",
+            setting="port",
+        )
+
+
+class InstancePathError(ConfigurationError):
+    """No module holds the application under a name, so a worker process could not import it."""
+
+    def __init__(self, setting: str, import_name: str) -> None:
+        self.import_name = import_name
+        super().__init__(
+            setting,
+            f"the application {import_name!r} is not a variable of any module,"
+            " so another process can not import it",
+            "assign it at the top level of a module: app = WebServer(__name__)",
+        )
+
+
+class StartupError(AerosError, SystemExit):
+    """The server did not start.
+
+    It is a ``SystemExit`` too: a script that does not catch it ends with this one line on
+    standard error and exit status 1 instead of a traceback. ``__cause__`` is the error itself.
+    """
+
+    def __init__(self, reason: str) -> None:
+        line = one_line(f"aeros: {reason}")
+        super().__init__(line)
+        self.code = line
+
+    def __str__(self) -> str:
+        return str(self.code)
+
+
+class EntryFormatError(AerosError):
+    """Stored bytes are damaged, foreign, or of another version; the cache treats them as a miss."""
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """Returns the known name most like ``name``, or None where none is alike."""
+    matches = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+def one_line(text: str) -> str:
+    """Escapes what would break ``text`` into several lines or hide part of it on a terminal."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
+    )

@@ -1,0 +1,123 @@
+"""What the parts of aeros tell each other about one request and its response.
+
+The cache, the compressor, admission and the access log stand on one floor and never import each
+other. Each writes here what the others may need; the exchange travels in the ASGI scope.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from aeros.http.cache_status import CacheStatus
+from aeros.types import RawHeaders, Scope
+
+_SCOPE_KEY: Final = "aeros.exchange"
+_DATE_KEY: Final = "aeros.date"
+
+
+class Representation(Protocol):
+    """A body that is kept, with its ready variants, one for each content coding."""
+
+    @property
+    def body(self) -> bytes:
+        """The identity body."""
+        ...
+
+    @property
+    def etag(self) -> str:
+        """The entity tag of the identity body, as it goes into the field."""
+        ...
+
+    def variant(self, coding: str) -> bytes | None:
+        """Returns the body in ``coding``, if it was made already."""
+        ...
+
+    def add_variant(self, coding: str, content: bytes) -> None:
+        """Keeps ``content`` as the body in ``coding``, for the next response."""
+        ...
+
+
+class Releasable(Protocol):
+    """Something held for the length of one request."""
+
+    def release(self) -> None:
+        """Gives it back; a second call does nothing."""
+        ...
+
+
+class Transaction(Protocol):
+    """One request on a cached route, from its lookup to the end of its response."""
+
+    @property
+    def status(self) -> CacheStatus:
+        """What the cache did, as far as it is known."""
+        ...
+
+    @property
+    def is_leading(self) -> bool:
+        """Whether other requests may be waiting for this one's view."""
+        ...
+
+    @property
+    def deadline_seconds(self) -> float:
+        """How long the view may go on after its own client has left."""
+        ...
+
+    def commit(self, *, status: int, headers: RawHeaders, session_used: bool) -> None:
+        """Stores what the view made, unless the finished response forbids it."""
+        ...
+
+    def abandon(self) -> None:
+        """Lets those who wait go; does nothing once it was committed."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """One request and its response, seen from all parts.
+
+    Attributes:
+        transaction: The request's transaction with the cache; None on routes that are not cached.
+        representation: The kept body that the response was built from, if any.
+        session_used: Whether anything read or wrote the session.
+        slot: The admission slot that this request holds, if any.
+    """
+
+    transaction: Transaction | None = None
+    representation: Representation | None = None
+    session_used: bool = False
+    slot: Releasable | None = None
+
+    @property
+    def cache_status(self) -> CacheStatus | None:
+        """What the cache did; None on routes that are not cached."""
+        return None if self.transaction is None else self.transaction.status
+
+    def release_slot(self) -> None:
+        """Gives the admission slot back, if this request holds one."""
+        slot, self.slot = self.slot, None
+        if slot is not None:
+            slot.release()
+
+
+def attach_exchange(scope: Scope, exchange: Exchange) -> None:
+    """Puts the exchange where ``exchange_of`` finds it."""
+    scope[_SCOPE_KEY] = exchange
+
+
+def exchange_of(scope: Mapping[str, object]) -> Exchange | None:
+    """Returns the exchange of an ASGI scope; None where the request did not come through aeros."""
+    found = scope.get(_SCOPE_KEY)
+    return found if isinstance(found, Exchange) else None
+
+
+def own_date(scope: Scope) -> None:
+    """Notes that aeros writes the ``Date`` field, because the server was told to leave it out."""
+    scope[_DATE_KEY] = True
+
+
+def owns_date(scope: Mapping[str, object]) -> bool:
+    """Tells whether aeros writes ``Date``; servers that it does not run add their own."""
+    return scope.get(_DATE_KEY) is True

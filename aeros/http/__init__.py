@@ -1,0 +1,1 @@
+"""What the HTTP RFCs say about header fields, as pure functions: no I/O, no framework, no loop."""

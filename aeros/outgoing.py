@@ -1,0 +1,134 @@
+"""One response on its way out: cache labels, content coding, 304, and global headers, in this order.
+
+The messages of a response that the application sends pass through here once, outside of any
+middleware, so it does not matter who made the response.
+"""
+
+from __future__ import annotations
+
+from aeros.caching.response import is_match, labelled, without_content
+from aeros.compression import Base
+from aeros.compression.response import ResponseCoder
+from aeros.exchange import Exchange
+from aeros.http.fields import first_value
+from aeros.types import Message, RawHeaders, Scope, Send
+
+_FAILURE_BODY = b"Internal Server Error"
+
+
+class Outgoing:
+    """The ``send`` that an application gets for one request.
+
+    Args:
+        send: Where the messages go.
+        scope: The request's ASGI scope.
+        exchange: What the other parts know of the request.
+        coder: Applies a content coding, or None where responses are not compressed.
+        compressor: Chooses the coding; None together with ``coder``.
+        global_headers: Fields for every response that does not have them.
+    """
+
+    __slots__ = (
+        "_coder",
+        "_compressor",
+        "_ended",
+        "_exchange",
+        "_global",
+        "_held",
+        "_scope",
+        "_send",
+        "started",
+    )
+
+    def __init__(
+        self,
+        send: Send,
+        scope: Scope,
+        exchange: Exchange,
+        *,
+        coder: ResponseCoder,
+        compressor: Base | None,
+        global_headers: RawHeaders,
+    ) -> None:
+        self._send = send
+        self._scope = scope
+        self._exchange = exchange
+        self._coder = coder
+        self._compressor = compressor
+        self._global = global_headers
+        self._held: Message | None = None
+        self._ended = False
+        self.started = False
+
+    async def __call__(self, message: Message) -> None:
+        """Sends ``message``; a start may be held until the first of the body has come."""
+        kind = message["type"]
+        if kind == "http.response.start":
+            self.started = True
+            await self._on_start(message)
+        elif kind == "http.response.body" and self._held is not None:
+            start, self._held = self._held, None
+            await self._on_first_body(start, message)
+        elif not self._ended:
+            await self._send(message)
+
+    async def fail(self) -> None:
+        """Answers for an application that raised before it had answered: a plain 500."""
+        headers: RawHeaders = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", b"%d" % len(_FAILURE_BODY)),
+        ]
+        await self({"type": "http.response.start", "status": 500, "headers": headers})
+        await self({"type": "http.response.body", "body": _FAILURE_BODY})
+
+    async def _on_start(self, start: Message) -> None:
+        # From here on the response is on its way: the next request may be handled.
+        self._exchange.release_slot()
+        start = {**start, "headers": list(start.get("headers", ()))}
+        if self._exchange.transaction is not None or self._may_code(start):
+            self._held = start
+        else:
+            await self._begin(start, start["headers"])
+
+    async def _on_first_body(self, start: Message, message: Message) -> None:
+        headers: RawHeaders = start["headers"]
+        body: bytes = message.get("body", b"")
+        if not _is_whole(headers, message):
+            await self._begin(start, labelled(headers, self._exchange, None))
+            await self._send(message)
+            return
+        self._ended = True
+        headers = labelled(headers, self._exchange, body)
+        # Tags made here, by the cache or for a coding, are unknown to the application: only
+        # this place can compare them.
+        compares = self._exchange.transaction is not None
+        if self._compressor is not None and self._may_code(start):
+            coded = await self._coder.apply(self._compressor, self._scope, self._exchange, headers, body)
+            compares = compares or coded.is_coded
+            headers, body = coded.headers, coded.body
+        if compares and is_match(self._scope, start["status"], headers):
+            start["status"], headers, body = 304, without_content(headers), b""
+        await self._begin(start, headers)
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    def _may_code(self, start: Message) -> bool:
+        return self._compressor is not None and self._coder.may_code(
+            self._compressor, start["status"], start["headers"]
+        )
+
+    async def _begin(self, start: Message, headers: RawHeaders) -> None:
+        missing = [field for field in self._global if first_value(headers, field[0]) is None]
+        start["headers"] = headers + missing
+        await self._send(start)
+
+
+def _is_whole(headers: RawHeaders, message: Message) -> bool:
+    """Tells whether this first message has all of the body.
+
+    Quart sends a whole body as ``more_body=True`` and then an empty message, so the declared
+    length decides.
+    """
+    if not message.get("more_body", False):
+        return True
+    length = first_value(headers, b"content-length")
+    return length is not None and length == b"%d" % len(message.get("body", b""))

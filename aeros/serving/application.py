@@ -1,0 +1,172 @@
+"""What the server calls: the application, with its access log, for as long as it is served."""
+
+from __future__ import annotations
+
+import atexit
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from importlib import import_module
+from logging import Logger
+from typing import Protocol
+
+from aeros.exchange import exchange_of, own_date
+from aeros.http.cache_status import CacheStatus
+from aeros.http.fields import first_value, format_http_date
+from aeros.serving.access_log import Access, AccessLog
+from aeros.serving.log import ConsoleStyle, run_style, uvicorn_forwarded
+from aeros.settings import ServerSettings
+from aeros.types import Message, Receive, Scope, Send
+
+
+class Servable(Protocol):
+    """What the server needs of an application."""
+
+    def current_logger(self) -> Logger:
+        """Returns the logger to use now."""
+        ...
+
+    def using_settings(self, settings: ServerSettings) -> AbstractContextManager[None]:
+        """Makes ``settings`` the application's own for a while."""
+        ...
+
+    def described(self) -> Mapping[str, object]:
+        """Returns what the banner says of the application, by name."""
+        ...
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, /) -> None:
+        """Handles one ASGI connection."""
+        ...
+
+
+class ServedApplication:
+    """An application as a server sees it.
+
+    It is pickled to a worker process as its import path and settings; unpickling imports the
+    application there and begins to serve it.
+
+    Args:
+        app: The application.
+        settings: How this run is served.
+        path: ``"module:variable"`` for worker processes, None where there are none.
+    """
+
+    def __init__(self, app: Servable, settings: ServerSettings, path: str | None = None) -> None:
+        self.app = app
+        self.settings = settings
+        self.path = path
+        self._writes_date = bool(settings.uvicorn_options.get("date_header", True))
+        self._date = (0, b"")
+        self._access_log = AccessLog(
+            settings.access_log_to_std, settings.access_log_file, settings.log_format, settings.color
+        )
+
+    @contextmanager
+    def serving(self) -> Generator[None]:
+        """Opens the logs, joins uvicorn's lines to them, and puts this run's settings in force.
+
+        Raises:
+            LogFileError: The access log can not be written.
+        """
+        settings = self.settings
+        style = ConsoleStyle(
+            log_format=settings.log_format, color=settings.color, traceback=settings.traceback
+        )
+        with ExitStack() as stack:
+            stack.enter_context(self.app.using_settings(settings))
+            stack.enter_context(self._access_log)
+            stack.enter_context(run_style(self.app.current_logger(), level=settings.log_level, style=style))
+            if settings.uvicorn_options.get("log_config") is None:
+                forwarded = uvicorn_forwarded(self.app.current_logger, level=settings.log_level)
+                stack.enter_context(forwarded)
+            yield
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one ASGI connection; of an HTTP request one line is logged when it ends."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        sending = _CountingSend(send, self._current_date if self._writes_date else None)
+        if self._writes_date:
+            own_date(scope)
+        if not self._access_log.enabled:
+            await self.app(scope, receive, sending)
+            return
+        began = time.perf_counter()
+        try:
+            await self.app(scope, receive, sending)
+        finally:
+            self._access_log.write(_access(scope, sending, time.perf_counter() - began))
+
+    def __reduce__(
+        self,
+    ) -> tuple[Callable[[str, ServerSettings], ServedApplication], tuple[str, ServerSettings]]:
+        if self.path is None:
+            raise TypeError("an application without an import path can not go to another process")
+        return serve_imported, (self.path, self.settings)
+
+    def _current_date(self) -> bytes:
+        second = int(time.time())
+        if self._date[0] != second:
+            self._date = second, format_http_date(second).encode("ascii")
+        return self._date[1]
+
+
+def serve_imported(path: str, settings: ServerSettings) -> ServedApplication:
+    """Imports ``"module:variable"`` in a worker process and begins to serve it, until the process ends."""
+    module, _, variable = path.partition(":")
+    app: Servable = getattr(import_module(module), variable)
+    served = ServedApplication(app, settings, path)
+    stack = ExitStack()
+    stack.enter_context(served.serving())
+    atexit.register(stack.close)
+    return served
+
+
+class _CountingSend:
+    """The ``send`` of one request; remembers the status and how many bytes went out."""
+
+    __slots__ = ("_get_date", "_send", "body_bytes", "status")
+
+    def __init__(self, send: Send, get_date: Callable[[], bytes] | None) -> None:
+        self._send = send
+        self._get_date = get_date
+        # The server answers 500 for an application that raises before it answers.
+        self.status = 500
+        self.body_bytes = 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = message.get("headers", [])
+            if self._get_date is not None and first_value(headers, b"date") is None:
+                message = {**message, "headers": [*headers, (b"date", self._get_date())]}
+        elif message["type"] == "http.response.body":
+            self.body_bytes += len(message.get("body", b""))
+        await self._send(message)
+
+
+def _access(scope: Scope, sent: _CountingSend, seconds: float) -> Access:
+    client = scope.get("client")
+    exchange = exchange_of(scope)
+    query = scope.get("query_string", b"")
+    path: bytes = scope.get("raw_path") or scope["path"].encode()
+    target = path + b"?" + query if query and b"?" not in path else path
+    return Access(
+        client=client[0] if client else "-",
+        method=scope["method"],
+        path=target.decode("latin-1"),
+        http_version=scope["http_version"],
+        status=sent.status,
+        body_bytes=0 if scope["method"] == "HEAD" else sent.body_bytes,
+        seconds=seconds,
+        cache=_outcome(exchange.cache_status) if exchange is not None else None,
+    )
+
+
+def _outcome(status: CacheStatus | None) -> str | None:
+    if status is None:
+        return None
+    if status.hit:
+        return "hit"
+    return "collapsed" if status.collapsed else "stored" if status.stored else status.fwd

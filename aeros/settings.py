@@ -1,0 +1,316 @@
+"""How one server runs: frozen, validated settings, and the layers that they are chosen from.
+
+A value is looked for in the arguments of ``run_server()``, then of ``WebServer()``, then in
+``container.config``, then in the ``AEROS_*`` environment variables; what none of them has is the
+default. Each value is checked where it came from, so an error names the place to mend:
+``port``, ``config.port`` or ``AEROS_PORT``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Final, Literal, TypeAlias, cast, get_args
+
+from aeros.errors import InvalidHeaderError, InvalidSettingError, UnknownOptionError, nearest_name
+from aeros.http.fields import is_field_value, is_token
+from aeros.types import RawHeaders
+
+LogFormat: TypeAlias = Literal["text", "json"]
+
+ENVIRONMENT_PREFIX: Final = "AEROS_"
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"0", "false", "no", "off"})
+_NONE: Final = frozenset({"", "none", "null"})
+_LOG_LEVELS: Final = "a level such as 'info', 'WARNING' or logging.INFO"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """Everything a server needs to know before it starts. An instance is always valid.
+
+    Attributes:
+        host: Address to listen on; ``0.0.0.0`` is every IPv4 interface.
+        port: TCP port, 0 to 65535; 0 takes any free one.
+        include_server_header: Whether responses carry ``server: uvicorn``.
+        log_level: Lowest level that is logged, as in the ``logging`` module.
+        access_log_file: File that gets one line per request, or None.
+        access_log_to_std: Whether those lines go to standard output.
+        traceback: Whether logged exceptions show their traceback, or one line only.
+        soft_limit: Requests handled at once per worker; more wait in line. None: no limit.
+        hard_limit: Requests handled and waiting per worker; past it ``503``. None: no limit.
+        global_headers: Fields that every response carries unless the view set them.
+        log_format: ``"text"`` or ``"json"``.
+        color: Whether the console is coloured; None: only on a terminal without ``NO_COLOR``.
+        uvicorn_options: Further options of ``uvicorn.Config``, by name.
+        raw_global_headers: ``global_headers`` as ASGI carries them.
+
+    Raises:
+        ConfigurationError: A value does not fit; the error names it.
+    """
+
+    host: str = "0.0.0.0"  # noqa: S104 - the reference API serves on every interface
+    port: int = 80
+    include_server_header: bool = True
+    log_level: int = logging.INFO
+    access_log_file: str | None = None
+    access_log_to_std: bool = True
+    traceback: bool = True
+    soft_limit: int | None = 32
+    hard_limit: int | None = 42
+    global_headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    log_format: LogFormat = "text"
+    color: bool | None = None
+    uvicorn_options: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    raw_global_headers: RawHeaders = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, check in _CHECKS.items():
+            object.__setattr__(self, name, check(name, getattr(self, name)))
+        check_limits(self.soft_limit, self.hard_limit)
+        # Every response needs them in this form.
+        raw = [
+            (name.lower().encode("ascii"), text.encode("latin-1"))
+            for name, text in self.global_headers.items()
+        ]
+        object.__setattr__(self, "raw_global_headers", raw)
+
+    def __reduce__(self) -> tuple[Callable[[dict[str, object]], ServerSettings], tuple[dict[str, object]]]:
+        # A worker process gets its settings pickled, and mapping proxies can not be.
+        plain = {
+            name: dict(cast("Mapping[str, object]", value)) if isinstance(value, Mapping) else value
+            for name, value in self._values().items()
+        }
+        return _from_plain, (plain,)
+
+    def replace(self, values: Mapping[str, object]) -> ServerSettings:
+        """Returns these settings with ``values`` in place of the fields they name.
+
+        Raises:
+            ConfigurationError: A value does not fit.
+        """
+        return _from_plain(self._values() | dict(values))
+
+    def _values(self) -> dict[str, object]:
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.init}
+
+
+def _from_plain(values: dict[str, object]) -> ServerSettings:
+    return ServerSettings(**values)  # type: ignore[arg-type]  # __post_init__ checks every value
+
+
+class SettingsResolver:
+    """Chooses settings from layers, and remembers the last answer while the layers stay the same.
+
+    Resolving is on the way of every request; reading a dozen keys and comparing them is all it
+    costs when nothing has changed.
+    """
+
+    __slots__ = ("_answer", "_layers")
+
+    def __init__(self) -> None:
+        self._layers: tuple[dict[str, object], dict[str, object]] | None = None
+        self._answer: ServerSettings | None = None
+
+    def resolve(self, arguments: Mapping[str, object], config: Mapping[str, object]) -> ServerSettings:
+        """Returns the settings: from ``arguments``, else from ``config``, else the default.
+
+        Args:
+            arguments: What the constructor of the server was given, by setting.
+            config: The application's configuration; keys that are no setting are its own.
+
+        Raises:
+            ConfigurationError: A value does not fit.
+        """
+        layers = dict(arguments), {name: config[name] for name in _SOURCES if name in config}
+        if self._answer is None or layers != self._layers:
+            self._answer = _choose(*layers)
+            self._layers = layers
+        return self._answer
+
+
+def _choose(arguments: Mapping[str, object], config: Mapping[str, object]) -> ServerSettings:
+    values: dict[str, object] = {}
+    for source, name in _SOURCES.items():
+        if name not in values and config.get(source) is not None:
+            values[name] = check_setting(name, config[source], place=f"config.{source}")
+    return ServerSettings().replace(values | dict(arguments))
+
+
+def check_setting(name: str, value: object, *, place: str) -> object:
+    """Returns ``value`` in the type of the setting ``name``; text is parsed.
+
+    Args:
+        name: A field of ``ServerSettings``.
+        value: What was given, e.g. ``8000`` or ``"8000"``.
+        place: Where it was given, for the error.
+
+    Raises:
+        ConfigurationError: It does not fit.
+    """
+    return _CHECKS[name](place, value)
+
+
+def environment_settings(environ: Mapping[str, str]) -> dict[str, object]:
+    """Returns the settings that ``AEROS_*`` variables state, by the argument's name.
+
+    Raises:
+        InvalidSettingError: A variable's text does not fit its setting.
+        UnknownOptionError: A variable looks like a misspelt one.
+    """
+    known = {ENVIRONMENT_PREFIX + source.upper(): source for source in _SOURCES}
+    values: dict[str, object] = {}
+    for variable, text in environ.items():
+        if variable in known:
+            source = known[variable]
+            values[source] = check_setting(_SOURCES[source], text, place=variable)
+        elif variable.startswith(ENVIRONMENT_PREFIX) and nearest_name(variable, known):
+            raise UnknownOptionError(variable, known, where="the environment")
+    return values
+
+
+def check_limits(soft_limit: int | None, hard_limit: int | None) -> None:
+    """Raises ``InvalidSettingError`` where the hard limit is below the soft one."""
+    if soft_limit is not None and hard_limit is not None and hard_limit < soft_limit:
+        raise InvalidSettingError(
+            "hard_limit", hard_limit, f"at least soft_limit ({soft_limit}): it counts the waiting ones too"
+        )
+
+
+def check_headers(place: str, value: object) -> Mapping[str, str]:
+    """Returns header fields that may go on the wire, read-only, in their order.
+
+    Args:
+        place: Where they were given, for the error.
+        value: A mapping of names to values, or its JSON text.
+
+    Raises:
+        InvalidSettingError: It is no such mapping.
+        InvalidHeaderError: A name is no token, or a value has CR, LF, NUL or is not Latin-1.
+    """
+    expected = "a mapping of header names to text values"
+    if isinstance(value, str):
+        try:
+            value = cast(object, json.loads(value))
+        except ValueError:
+            raise InvalidSettingError(place, value, f"{expected}, as JSON") from None
+    if not isinstance(value, Mapping):
+        raise InvalidSettingError(place, value, expected)
+    checked: dict[str, str] = {}
+    for name, text in cast("Mapping[object, object]", value).items():
+        if not isinstance(name, str) or not is_token(name):
+            raise InvalidHeaderError(place, name, "is not a valid field name")
+        if not isinstance(text, str) or not is_field_value(text):
+            raise InvalidHeaderError(place, name, f"has the invalid value {text!r}")
+        checked[name] = text
+    return MappingProxyType(checked)
+
+
+def _check_host(place: str, value: object) -> str:
+    if isinstance(value, str) and value and value.isprintable() and " " not in value:
+        return value
+    raise InvalidSettingError(place, value, "a host name or IP address, e.g. '127.0.0.1'")
+
+
+def _check_port(place: str, value: object) -> int:
+    number = _whole_number(value)
+    if number is None or not 0 <= number <= 65535:
+        raise InvalidSettingError(place, value, "a whole number from 0 to 65535")
+    return number
+
+
+def _check_bool(place: str, value: object) -> bool:
+    text = value.strip().lower() if isinstance(value, str) else None
+    if isinstance(value, bool):
+        return value
+    if text in _TRUE or text in _FALSE:
+        return text in _TRUE
+    raise InvalidSettingError(place, value, "True or False")
+
+
+def _check_color(place: str, value: object) -> bool | None:
+    return None if _is_none(value) else _check_bool(place, value)
+
+
+def _check_limit(place: str, value: object) -> int | None:
+    if _is_none(value):
+        return None
+    number = _whole_number(value)
+    if number is None or number < 1:
+        raise InvalidSettingError(place, value, "a whole number from 1 on, or None for no limit")
+    return number
+
+
+def _check_level(place: str, value: object) -> int:
+    number = _whole_number(value)
+    if number is not None and number >= 0:
+        return number
+    if isinstance(value, str):
+        level = logging.getLevelNamesMapping().get(value.strip().upper())
+        if level is not None:
+            return level
+    raise InvalidSettingError(place, value, _LOG_LEVELS)
+
+
+def _check_file(place: str, value: object) -> str | None:
+    if _is_none(value):
+        return None
+    if hasattr(value, "__fspath__"):
+        value = str(value)
+    if isinstance(value, str) and "\0" not in value:
+        return value
+    raise InvalidSettingError(place, value, "the path of a file, or None")
+
+
+def _check_log_format(place: str, value: object) -> LogFormat:
+    for known in get_args(LogFormat):
+        if value == known:
+            return cast(LogFormat, known)
+    raise InvalidSettingError(place, value, "'text' or 'json'")
+
+
+def _check_options(place: str, value: object) -> Mapping[str, object]:
+    if not isinstance(value, Mapping):
+        raise InvalidSettingError(place, value, "a mapping of uvicorn's option names to values")
+    return MappingProxyType(dict(cast("Mapping[str, object]", value)))
+
+
+def _whole_number(value: object) -> int | None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    # isdecimal() alone would take digits of other scripts, which nobody means in a setting.
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal():
+        return int(value)
+    return None
+
+
+def _is_none(value: object) -> bool:
+    return value is None or (isinstance(value, str) and value.strip().lower() in _NONE)
+
+
+_CHECKS: Final[Mapping[str, Callable[[str, object], object]]] = MappingProxyType(
+    {
+        "host": _check_host,
+        "port": _check_port,
+        "include_server_header": _check_bool,
+        "log_level": _check_level,
+        "access_log_file": _check_file,
+        "access_log_to_std": _check_bool,
+        "traceback": _check_bool,
+        "soft_limit": _check_limit,
+        "hard_limit": _check_limit,
+        "global_headers": check_headers,
+        "log_format": _check_log_format,
+        "color": _check_color,
+        "uvicorn_options": _check_options,
+    }
+)
+
+# The name under which a layer states a setting → the setting. WebServer() calls the log level
+# ``logging_level``, run_server() ``log_level``; where both are stated the latter wins.
+_SOURCES: Final[Mapping[str, str]] = MappingProxyType(
+    {name: name for name in _CHECKS if name != "uvicorn_options"} | {"logging_level": "log_level"}
+)

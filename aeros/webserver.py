@@ -1,0 +1,605 @@
+"""``WebServer``: a Quart application that runs itself, caches, compresses, and can be taken apart."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from inspect import iscoroutinefunction
+from pathlib import Path
+from types import MappingProxyType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Generic,
+    Literal,
+    ParamSpec,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
+
+from cachelib.base import BaseCache
+from dependency_injector import providers
+from quart import Quart
+from quart.ctx import RequestContext as QuartRequestContext
+from quart.globals import request_ctx
+from quart.utils import MustReloadError, observe_changes, restart
+from quart.wrappers import Request, Response
+
+from aeros.caching.keys import HashMethod
+from aeros.caching.rules import CacheRules, Timeout, checked_seconds
+from aeros.caching.server import Cache, CacheStats, as_cache
+from aeros.caching.stores import Store
+from aeros.caching.view import CACHED_MARK, AnyResponse, Conditions, cached_view, raw_headers
+from aeros.compression import Base
+from aeros.compression.response import ResponseCoder
+from aeros.containers import Container, check_container, resolved
+from aeros.errors import InstancePathError, ProviderError
+from aeros.exchange import Exchange, attach_exchange, exchange_of
+from aeros.outgoing import Outgoing
+from aeros.serving.connection import HTTPConnection
+from aeros.serving.context import RequestContext, template_context
+from aeros.serving.limits import Admission
+from aeros.serving.options import UvicornOptions, check_options
+from aeros.serving.runner import RunningServer, serve, serve_in_thread, serve_on_loop, starting
+from aeros.settings import ServerSettings, check_setting, environment_settings
+from aeros.types import Receive, Scope, Send
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as DefaultTypeVar
+
+    ContainerT = DefaultTypeVar("ContainerT", bound=Container, default=Container)
+else:
+    ContainerT = TypeVar("ContainerT", bound=Container)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+ViewT = TypeVar("ViewT", bound=Callable[..., Any])
+
+
+class Unset:
+    """The type of an argument that was not given, where None means something."""
+
+    def __repr__(self) -> str:
+        return "<not given>"
+
+
+UNSET: Final = Unset()
+
+
+class RouteOptions(TypedDict, total=False):
+    """The options of ``route()``, as werkzeug's ``Rule`` takes them."""
+
+    methods: Iterable[str]
+    endpoint: str
+    defaults: Mapping[str, Any]
+    host: str
+    subdomain: str
+    provide_automatic_options: bool
+    strict_slashes: bool
+    merge_slashes: bool
+    build_only: bool
+    redirect_to: str | Callable[..., str]
+    alias: bool
+    websocket: bool
+
+
+class CachedDecorator:
+    """The decorator that ``WebServer.cache()`` returns. It keeps the view's parameters and result.
+
+    A sync view becomes one that is awaited, as Quart itself makes of it.
+    """
+
+    def __init__(self, decorate: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        self._decorate = decorate
+
+    @overload
+    def __call__(self, view: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    @overload
+    def __call__(self, view: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    def __call__(self, view: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns ``view`` with the cache before it."""
+        return self._decorate(view)
+
+
+class WebServer(Quart, Generic[ContainerT]):
+    """A ``quart.Quart`` that runs itself on uvicorn, caches and compresses responses.
+
+    What is not passed comes from the container: from ``container.config``, the ``AEROS_*``
+    environment variables as they are now, or the defaults of ``ServerSettings``. Making one opens
+    no file, socket or thread, and configures no logging.
+
+    Args:
+        import_name: The name of the module or package, usually ``__name__``.
+        host: Address to listen on.
+        port: TCP port, 0 to 65535; 0 takes any free one.
+        include_server_header: Whether responses carry ``server: uvicorn``.
+        logging_level: Lowest level that is logged.
+        cache: A ``Cache``, a store, or any cachelib cache object.
+        compression: A compressor; False switches compression off.
+        global_headers: Fields that every response carries unless the view set them.
+        static_url_path: As for ``quart.Quart``, like all that follow but ``container``.
+        static_folder: As for ``quart.Quart``.
+        static_host: As for ``quart.Quart``.
+        host_matching: As for ``quart.Quart``.
+        subdomain_matching: As for ``quart.Quart``.
+        template_folder: As for ``quart.Quart``.
+        instance_path: As for ``quart.Quart``.
+        instance_relative_config: As for ``quart.Quart``.
+        root_path: As for ``quart.Quart``.
+        container: The application's own container; None: a new ``Container``.
+
+    Raises:
+        ConfigurationError: A value does not fit; the error names it.
+    """
+
+    asgi_http_class = HTTPConnection
+
+    def __init__(
+        self,
+        import_name: str,
+        host: str | None = None,
+        port: int | None = None,
+        include_server_header: bool | None = None,
+        logging_level: int | str | None = None,
+        cache: Cache | Store | BaseCache | None = None,
+        compression: Base | Literal[False] | None = None,
+        global_headers: Mapping[str, str] | None = None,
+        static_url_path: str | None = None,
+        static_folder: str | None = "static",
+        static_host: str | None = None,
+        host_matching: bool = False,
+        subdomain_matching: bool = False,
+        template_folder: str | os.PathLike[str] | None = "templates",
+        instance_path: str | None = None,
+        instance_relative_config: bool = False,
+        root_path: str | None = None,
+        *,
+        container: ContainerT | None = None,
+    ) -> None:
+        if container is None:
+            container = cast(ContainerT, Container())
+        check_container(container)
+        self.container: ContainerT = container
+        self._configure(
+            host=host,
+            port=port,
+            include_server_header=include_server_header,
+            log_level=logging_level,
+            global_headers=global_headers,
+        )
+        if cache is not None:
+            container.cache.override(providers.Object(as_cache(cache)))
+        if compression is not None:
+            container.compressor.override(providers.Object(_as_compressor(compression)))
+        self._coder = ResponseCoder()
+        self._admission = Admission()
+        super().__init__(
+            import_name,
+            static_url_path,
+            static_folder,
+            static_host,
+            host_matching,
+            subdomain_matching,
+            template_folder,
+            instance_path,
+            instance_relative_config,
+            root_path,
+        )
+        self.template_context_processors[None] = [template_context]
+
+    # What users call
+
+    @property
+    def logger(self) -> logging.Logger:  # type: ignore[override]  # Quart keeps it, aeros asks the container
+        """The application's logger, as the container gives it now."""
+        return self.current_logger()
+
+    def cache(
+        self,
+        timeout: Timeout | None = None,
+        key_prefix: str | Callable[[], str] = "view/%s",
+        unless: Callable[[], bool | Awaitable[bool]] | None = None,
+        forced_update: Callable[[], bool | Awaitable[bool]] | None = None,
+        response_filter: Callable[[Response], bool | Awaitable[bool]] | None = None,
+        query_string: bool = False,
+        hash_method: HashMethod = hashlib.md5,
+        cache_none: bool = False,
+    ) -> CachedDecorator:
+        """Decorates a view so that it is answered from the cache while its response is fresh.
+
+        Put it below ``@app.route``; what stands between them runs for every request.
+
+        Args:
+            timeout: Lifetime: seconds or a ``timedelta``. None: what the response states, else
+                the cache's default. 0: stale at once, so not stored.
+            key_prefix: ``%s`` stands for the path. Without it all paths share one response; a
+                callable is asked at each request, and its text is used as it is.
+            unless: True keeps a request out of the cache.
+            forced_update: True runs the view even if a fresh response is stored.
+            response_filter: False keeps a response from being stored.
+            query_string: Whether the query is part of the key, its parameters sorted by name.
+            hash_method: A constructor of ``hashlib``, for the key's short form. Collisions are
+                harmless: the full key is compared.
+            cache_none: Whether a view's ``None``, which is answered as 204, is stored.
+
+        Raises:
+            InvalidSettingError: An option does not fit.
+        """
+        rules = CacheRules(
+            timeout=checked_seconds("timeout", timeout),
+            key_prefix=key_prefix,
+            query_string=query_string,
+            hash_method=hash_method,
+            cache_none=cache_none,
+        )
+        conditions = Conditions(unless=unless, forced_update=forced_update, response_filter=response_filter)
+        return CachedDecorator(lambda view: cached_view(self, rules, conditions, self._runner_of(view)))
+
+    def clear_cache(self) -> int | None:
+        """Forgets every cached response of this application, at once in this process.
+
+        May be called from any thread, with or without a running event loop.
+
+        Returns:
+            How many entries left; None where a store is involved, which does not tell.
+        """
+        return self.current_cache().clear()
+
+    def cache_stats(self) -> CacheStats:
+        """Returns the cache's counters in this process, as they are now."""
+        return self.current_cache().stats()
+
+    def route(self, rule: str, **options: Unpack[RouteOptions]) -> Callable[[ViewT], ViewT]:  # type: ignore[override]  # the same, but typed
+        """Registers a view for a URL and returns it unchanged.
+
+        Args:
+            rule: The URL, beginning with a slash; ``<int:page>`` and the like are parameters.
+            options: As for ``quart.Quart.route``.
+        """
+        return super().route(rule, **options)
+
+    def run_server(
+        self,
+        host: str | None = None,
+        port: int | None = None,
+        log_level: int | str | None = None,
+        access_log_file: str | os.PathLike[str] | None = None,
+        access_log_to_std: bool | None = None,
+        traceback: bool | None = None,
+        soft_limit: int | Unset | None = UNSET,
+        hard_limit: int | Unset | None = UNSET,
+        *,
+        log_format: Literal["text", "json"] | None = None,
+        color: bool | None = None,
+        **uvicorn_options: Unpack[UvicornOptions],
+    ) -> None:
+        """Serves the application until it is stopped (CTRL+C, SIGTERM).
+
+        What is not passed comes from the constructor, then from the container's configuration,
+        then from ``AEROS_*`` variables.
+
+        Args:
+            host: Address to listen on (default: every IPv4 interface).
+            port: TCP port; 0 takes any free one (default: 80).
+            log_level: Lowest level that is logged (default: INFO).
+            access_log_file: File that gets one line per request (default: none).
+            access_log_to_std: Whether those lines go to standard output (default: yes).
+            traceback: Whether logged exceptions show their traceback (default: yes).
+            soft_limit: Requests handled at once per worker; more wait. None: no limit (default: 32).
+            hard_limit: Requests handled and waiting; past it 503. None: no limit (default: 42).
+            log_format: ``"text"`` or ``"json"`` (default: text).
+            color: Whether the console is coloured (default: on a terminal).
+            uvicorn_options: Any option of ``uvicorn.run()``.
+
+        Raises:
+            StartupError: The server could not start; uncaught it is one line and exit status 1.
+        """
+        with starting():
+            arguments = _given(
+                host=host,
+                port=port,
+                log_level=log_level,
+                access_log_file=access_log_file,
+                access_log_to_std=access_log_to_std,
+                traceback=traceback,
+                log_format=log_format,
+                color=color,
+            ) | {
+                name: value
+                for name, value in (("soft_limit", soft_limit), ("hard_limit", hard_limit))
+                if not isinstance(value, Unset)
+            }
+            settings = self._run_settings(arguments, dict(uvicorn_options), where="run_server()")
+            workers = cast(int, settings.uvicorn_options.get("workers") or 1)
+            needs_path = workers > 1 or bool(settings.uvicorn_options.get("reload"))
+            path = self._get_own_instance_path() if needs_path else None
+        serve(self, settings, build_server=self.container.server, path=path)
+
+    def run(  # type: ignore[override]  # the options are typed here
+        self,
+        host: str | None = None,
+        port: int | None = None,
+        debug: bool | None = None,
+        use_reloader: bool = True,
+        loop: asyncio.AbstractEventLoop | None = None,
+        ca_certs: str | None = None,
+        certfile: str | None = None,
+        keyfile: str | None = None,
+        **uvicorn_options: Unpack[UvicornOptions],
+    ) -> None:
+        """Serves the application for development, with Quart's arguments, on the same engine.
+
+        Args:
+            host: Address to listen on. Not given here, to the constructor or in the configuration:
+                ``SERVER_NAME``, else 127.0.0.1.
+            port: TCP port, likewise; else 5000.
+            debug: Switches debug mode on or off.
+            use_reloader: Whether to start again when a source file changes.
+            loop: The event loop to serve on; it stays open. None: a new one.
+            ca_certs: Path of the CA certificates that clients' certificates are checked against.
+            certfile: Path of the certificate.
+            keyfile: Path of its key.
+            uvicorn_options: Any option of ``uvicorn.run()`` for one process.
+
+        Raises:
+            StartupError: The server could not start.
+        """
+        if "QUART_DEBUG" in os.environ:
+            self.debug = os.environ["QUART_DEBUG"].lower() not in ("0", "false", "no")
+        if debug is not None:
+            self.debug = debug
+        with starting():
+            tls = _given(ssl_ca_certs=ca_certs, ssl_certfile=certfile, ssl_keyfile=keyfile)
+            address = self._development_address(host, port)
+            settings = self._run_settings(address, {**uvicorn_options, **tls}, where="run()")
+        stop = asyncio.Event()
+        watch = partial(observe_changes, asyncio.sleep, stop) if use_reloader else None
+        try:
+            serve_on_loop(
+                self, settings, build_server=self.container.server, loop=loop, debug=self.debug, until=watch
+            )
+        except MustReloadError:
+            restart()
+
+    @contextmanager
+    def run_in_thread(
+        self, host: str = "127.0.0.1", port: int = 0, **uvicorn_options: Unpack[UvicornOptions]
+    ) -> Generator[RunningServer]:
+        """Serves in a thread while the context lasts, on a real socket.
+
+        >>> with app.run_in_thread() as server:
+        ...     httpx.get(server.url)
+
+        Args:
+            host: Address to listen on.
+            port: TCP port; 0 takes any free one.
+            uvicorn_options: Any option of ``uvicorn.run()`` for one process.
+
+        Raises:
+            StartupError: The server could not start.
+        """
+        with starting():
+            arguments: dict[str, object] = {"host": host, "port": port, "access_log_to_std": False}
+            settings = self._run_settings(arguments, dict(uvicorn_options), where="run_in_thread()")
+        with serve_in_thread(self, settings) as running:
+            yield running
+
+    # What Quart calls
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # type: ignore[override]  # ASGI's own shapes
+        """Handles one ASGI connection, under any ASGI server."""
+        if scope["type"] != "http":
+            await super().__call__(cast(Any, scope), cast(Any, receive), cast(Any, send))
+            return
+        exchange = Exchange()
+        attach_exchange(scope, exchange)
+        outgoing = Outgoing(
+            send,
+            scope,
+            exchange,
+            coder=self._coder,
+            compressor=cast(Base | None, resolved(self.container, "compressor")),
+            global_headers=self._settings().raw_global_headers,
+        )
+        try:
+            await super().__call__(cast(Any, scope), cast(Any, receive), cast(Any, outgoing))
+        except Exception:
+            if not outgoing.started:
+                await outgoing.fail()
+            raise
+        finally:
+            exchange.release_slot()
+
+    def request_context(self, request: Request) -> QuartRequestContext:
+        """Returns a context for the request that notices whether the session is used."""
+        return RequestContext(self, request)
+
+    async def handle_request(self, request: Request) -> AnyResponse:
+        """Handles a request; whoever waits for its view is let go however it ends."""
+        try:
+            return await super().handle_request(request)
+        finally:
+            exchange = exchange_of(request.scope)
+            if exchange is not None and exchange.transaction is not None:
+                exchange.transaction.abandon()
+
+    async def full_dispatch_request(self, request_context: QuartRequestContext | None = None) -> AnyResponse:
+        """Dispatches a request once it is admitted; cached views are admitted when they run."""
+        request = (request_context or request_ctx).request
+        exchange = exchange_of(request.scope)
+        if exchange is not None and not self._asks_itself(request):
+            refusal = await self.admit(exchange)
+            if refusal is not None:
+                return refusal
+        return await super().full_dispatch_request(request_context)
+
+    async def process_response(
+        self, response: AnyResponse, request_context: QuartRequestContext | None = None
+    ) -> AnyResponse:
+        """Runs the hooks on a response; then it is known whether the view's part may be stored."""
+        context = request_context or cast(QuartRequestContext, request_ctx._get_current_object())  # type: ignore[attr-defined]  # a LocalProxy
+        untracked = context.without_tracking() if isinstance(context, RequestContext) else context
+        response = await super().process_response(response, untracked)
+        exchange = exchange_of(context.request.scope)
+        if exchange is not None and exchange.transaction is not None:
+            exchange.transaction.commit(
+                status=response.status_code, headers=raw_headers(response), session_used=exchange.session_used
+            )
+        return response
+
+    # What the rooms below ask for
+
+    def current_cache(self) -> Cache:
+        """Returns the cache, as the container gives it now."""
+        return cast(Cache, resolved(self.container, "cache"))
+
+    def current_logger(self) -> logging.Logger:
+        """Returns the logger, as the container gives it now."""
+        return cast(logging.Logger, resolved(self.container, "logger"))
+
+    def using_settings(self, settings: ServerSettings) -> AbstractContextManager[None]:
+        """Makes ``settings`` the container's while the context lasts."""
+        return _overridden(self.container, settings)
+
+    def described(self) -> Mapping[str, object]:
+        """Returns what the banner says of this application."""
+        settings = self._settings()
+        return {
+            "cache": self.current_cache(),
+            "compression": resolved(self.container, "compressor") or "off",
+            "soft_limit": settings.soft_limit or "off",
+            "hard_limit": settings.hard_limit or "off",
+        }
+
+    async def admit(self, exchange: Exchange) -> AnyResponse | None:
+        """Gets an admission slot for a request; returns the 503 where there is none."""
+        settings = self._settings()
+        slot = await self._admission.enter(settings.soft_limit, settings.hard_limit)
+        if slot is not None:
+            exchange.slot = slot
+            return None
+        if self._admission.is_first_refusal():
+            self.logger.warning(
+                "Refused a request with 503: hard_limit=%s requests are handled or waiting;"
+                " raise hard_limit, or give None for no limit",
+                settings.hard_limit,
+            )
+        return self.response_class("Service Unavailable", 503, {"Retry-After": "1"}, mimetype="text/plain")
+
+    async def make_view_response(self, result: object) -> AnyResponse:
+        """Returns the response that a view's result stands for."""
+        return await self.make_response(cast(Any, result))
+
+    def build_response(self, body: bytes, status: int) -> Response:
+        """Returns a new response of the application's class."""
+        return self.response_class(body, status)
+
+    def _get_own_instance_path(self) -> str:
+        """Returns ``"module:variable"``, under which another process can import this application.
+
+        Raises:
+            InstancePathError: No module has it as a variable.
+        """
+        for name, module in list(sys.modules.items()):
+            for variable, value in list(vars(module).items()) if hasattr(module, "__dict__") else ():
+                if value is self:
+                    return f"{_importable_name(name)}:{variable}"
+        raise InstancePathError("workers", self.import_name)
+
+    def _configure(self, **arguments: object) -> None:
+        """Puts the constructor's arguments and the environment into the container."""
+        checked = {
+            name: check_setting(name, value, place=name) for name, value in _given(**arguments).items()
+        }
+        self.container.arguments.override(providers.Object(MappingProxyType(checked)))
+        config = cast("Mapping[str, object]", self.container.config() or {})
+        stated = {name: value for name, value in config.items() if value is not None}
+        self.container.config.from_dict({**environment_settings(os.environ), **stated, **checked})
+
+    def _settings(self) -> ServerSettings:
+        return cast(ServerSettings, resolved(self.container, "settings"))
+
+    def _run_settings(
+        self, arguments: Mapping[str, object], options: dict[str, object], *, where: str
+    ) -> ServerSettings:
+        check_options(options, _RUN_ARGUMENTS, where=where)
+        values = {name: check_setting(name, value, place=name) for name, value in arguments.items()}
+        # uvicorn's names for what aeros has under its own.
+        for option, name in (("server_header", "include_server_header"), ("use_colors", "color")):
+            if options.get(option) is not None and name not in values:
+                values[name] = check_setting(name, options.pop(option), place=option)
+        if options.get("access_log") is False:
+            values |= {"access_log_to_std": False, "access_log_file": None}
+        settings = self._settings()
+        return settings.replace({**values, "uvicorn_options": {**settings.uvicorn_options, **options}})
+
+    def _development_address(self, host: str | None, port: int | None) -> dict[str, object]:
+        config = cast("Mapping[str, object]", self.container.config() or {})
+        name, _, number = str(self.config.get("SERVER_NAME") or "").partition(":")
+        address = {"host": host, "port": port}
+        fallback = {"host": name or "127.0.0.1", "port": int(number or 5000)}
+        for setting in address:
+            if address[setting] is None and config.get(setting) is None:
+                address[setting] = fallback[setting]
+        return _given(**address)
+
+    def _asks_itself(self, request: Request) -> bool:
+        view = self.view_functions.get(request.endpoint or "")
+        return getattr(view, CACHED_MARK, False)
+
+    def _runner_of(self, view: Callable[P, Any]) -> Callable[P, Awaitable[Any]]:
+        return view if iscoroutinefunction(view) else self.ensure_async(view)
+
+
+_RUN_ARGUMENTS: Final = (
+    "host",
+    "port",
+    "log_level",
+    "access_log_file",
+    "access_log_to_std",
+    "traceback",
+    "soft_limit",
+    "hard_limit",
+    "log_format",
+    "color",
+)
+
+
+def _given(**values: object) -> dict[str, object]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _as_compressor(value: object) -> Base | None:
+    if value is False:
+        return None
+    if isinstance(value, Base):
+        return value
+    raise ProviderError(
+        "compressor", f"compression={value!r} is no compressor", "give Br(), Gzip(), Negotiated() or False"
+    )
+
+
+@contextmanager
+def _overridden(container: Container, settings: ServerSettings) -> Generator[None]:
+    with container.settings.override(providers.Object(settings)):
+        yield
+
+
+def _importable_name(module: str) -> str:
+    """Returns the name under which another process imports a module of this one."""
+    if module != "__main__":
+        return module
+    main = sys.modules["__main__"]
+    if main.__spec__ is not None:
+        return main.__spec__.name
+    return Path(str(main.__file__)).stem
