@@ -13,7 +13,11 @@ so an override is in force at once, and undone at once.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import os
+from collections import Counter
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, Final, cast
 
 from dependency_injector import containers, providers
@@ -24,7 +28,7 @@ from aeros.errors import ProviderError, nearest_name
 from aeros.serving.log import ConsoleStyle, build_logger
 from aeros.serving.runner import AnyServer
 from aeros.serving.server import Server
-from aeros.settings import ServerSettings, SettingsResolver
+from aeros.settings import ServerSettings, SettingsResolver, check_setting, environment_settings
 
 
 def _build_logger(settings: ServerSettings) -> logging.Logger:
@@ -111,24 +115,80 @@ def resolved(container: containers.Container, name: str) -> object:
     return value
 
 
+def configure(container: containers.Container, arguments: Mapping[str, object]) -> None:
+    """Puts a constructor's arguments and the ``AEROS_*`` variables into a container.
+
+    ``container.config`` shows all of them. What it stated before, and states later, stays below
+    the arguments and above the environment.
+
+    Raises:
+        ConfigurationError: A value does not fit.
+    """
+    checked = {name: check_setting(name, value, place=name) for name, value in arguments.items()}
+    replace_provider(container, "arguments", MappingProxyType(checked))
+    stated = {name: value for name, value in configuration(container).items() if value is not None}
+    config = cast(providers.Configuration, container.providers["config"])
+    config.from_dict({**environment_settings(os.environ), **stated, **checked})
+
+
+def configuration(container: containers.Container) -> Mapping[str, object]:
+    """Returns what ``container.config`` states, by name."""
+    return cast("Mapping[str, object] | None", container.providers["config"]()) or {}
+
+
+def replace_provider(container: containers.Container, name: str, value: object) -> None:
+    """Makes a provider of the container give ``value`` from now on."""
+    container.providers[name].override(providers.Object(value))  # pyright: ignore[reportUnknownMemberType]  # its stub
+
+
+@contextmanager
+def using_settings(container: containers.Container, settings: ServerSettings) -> Generator[None]:
+    """Makes the container give ``settings`` while the context lasts.
+
+    An override that was made meanwhile stays in force.
+    """
+    provider = container.providers["settings"]
+    given = providers.Object(settings)
+    provider.override(given)  # pyright: ignore[reportUnknownMemberType]  # its stub
+    try:
+        yield
+    finally:
+        overriding = cast("tuple[providers.Provider[object], ...]", provider.overridden)  # pyright: ignore[reportUnknownMemberType]
+        later = [other for other in overriding if other is not given]
+        provider.reset_override()
+        for other in later:
+            provider.override(other)  # pyright: ignore[reportUnknownMemberType]  # its stub
+
+
+def as_compressor(value: object) -> Base | None:
+    """Returns the compressor that ``WebServer(compression=)`` was given; None for False.
+
+    Raises:
+        ProviderError: It is no compressor.
+    """
+    if value is False:
+        return None
+    if isinstance(value, Base):
+        return value
+    raise ProviderError(
+        "compressor", f"compression={value!r} is no compressor", "give Br(), Gzip(), Negotiated() or False"
+    )
+
+
 def _check_spelling(name: str) -> None:
     if name in _STANDARD or name.startswith("_"):
         return
     nearest = nearest_name(name, _STANDARD)
     # ``caches`` or ``logger_factory`` are names of their own; ``cahce`` and ``loger`` are not.
-    if (
-        nearest
-        and not name.startswith(nearest)
-        and abs(len(name) - len(nearest)) <= 1
-        and _alike(name, nearest)
-    ):
+    if nearest and not name.startswith(nearest) and _is_typo(name, nearest):
         raise ProviderError(name, "looks like a misspelt provider", f"did you mean {nearest!r}?")
 
 
-def _alike(name: str, other: str) -> bool:
-    missing = [letter for letter in other if other.count(letter) > name.count(letter)]
-    surplus = [letter for letter in name if name.count(letter) > other.count(letter)]
-    return len(missing) + len(surplus) <= 2 and name[0] == other[0]
+def _is_typo(name: str, meant: str) -> bool:
+    """Tells whether one slip of the finger makes ``name`` of ``meant``."""
+    surplus = Counter(name) - Counter(meant)
+    missing = Counter(meant) - Counter(name)
+    return name[0] == meant[0] and surplus.total() <= 1 and missing.total() <= 1
 
 
 def _check_class(name: str, provider: providers.Provider[Any], promised: tuple[type, ...]) -> None:

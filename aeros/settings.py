@@ -12,8 +12,9 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from enum import Enum
 from types import MappingProxyType
-from typing import Final, Literal, TypeAlias, cast, get_args
+from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 from aeros.errors import InvalidHeaderError, InvalidSettingError, UnknownOptionError, nearest_name
 from aeros.http.fields import is_field_value, is_token
@@ -26,6 +27,18 @@ _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 _NONE: Final = frozenset({"", "none", "null"})
 _LOG_LEVELS: Final = "a level such as 'info', 'WARNING' or logging.INFO"
+
+
+class Unset(Enum):
+    """The type of an argument that was not given, where None means something."""
+
+    UNSET = "not given"
+
+    def __repr__(self) -> str:
+        return "<not given>"
+
+
+UNSET: Final = Unset.UNSET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +111,8 @@ class ServerSettings:
         return {item.name: getattr(self, item.name) for item in fields(self) if item.init}
 
 
-def _from_plain(values: dict[str, object]) -> ServerSettings:
-    return ServerSettings(**values)  # type: ignore[arg-type]  # __post_init__ checks every value
+def _from_plain(values: dict[str, Any]) -> ServerSettings:
+    return ServerSettings(**values)  # __post_init__ checks every value
 
 
 class SettingsResolver:
@@ -152,6 +165,16 @@ def check_setting(name: str, value: object, *, place: str) -> object:
         ConfigurationError: It does not fit.
     """
     return _CHECKS[name](place, value)
+
+
+def given(**arguments: object) -> dict[str, object]:
+    """Returns the arguments that were given: those that are not None."""
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def given_or_none(**arguments: object) -> dict[str, object]:
+    """Returns the arguments that are not ``UNSET``; None is a value here."""
+    return {name: value for name, value in arguments.items() if value is not UNSET}
 
 
 def environment_settings(environ: Mapping[str, str]) -> dict[str, object]:

@@ -6,17 +6,13 @@ import asyncio
 import hashlib
 import logging
 import os
-import sys
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from inspect import iscoroutinefunction
-from pathlib import Path
-from types import MappingProxyType
 from typing import (
     TYPE_CHECKING,
     Any,
-    Final,
     Generic,
     Literal,
     ParamSpec,
@@ -24,14 +20,14 @@ from typing import (
     TypeVar,
     Unpack,
     cast,
-    overload,
 )
 
 from cachelib.base import BaseCache
-from dependency_injector import providers
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 from quart import Quart
 from quart.ctx import RequestContext as QuartRequestContext
 from quart.globals import request_ctx
+from quart.typing import ASGIHTTPProtocol
 from quart.utils import MustReloadError, observe_changes, restart
 from quart.wrappers import Request, Response
 
@@ -39,20 +35,36 @@ from aeros.caching.keys import HashMethod
 from aeros.caching.rules import CacheRules, Timeout, checked_seconds
 from aeros.caching.server import Cache, CacheStats, as_cache
 from aeros.caching.stores import Store
-from aeros.caching.view import CACHED_MARK, AnyResponse, Conditions, cached_view, raw_headers
+from aeros.caching.view import (
+    CACHED_MARK,
+    AnyResponse,
+    CachedDecorator,
+    Conditions,
+    cached_view,
+    raw_headers,
+)
 from aeros.compression import Base
 from aeros.compression.response import ResponseCoder
-from aeros.containers import Container, check_container, resolved
-from aeros.errors import InstancePathError, ProviderError
+from aeros.containers import (
+    Container,
+    as_compressor,
+    check_container,
+    configuration,
+    configure,
+    replace_provider,
+    resolved,
+    using_settings,
+)
 from aeros.exchange import Exchange, attach_exchange, exchange_of
 from aeros.outgoing import Outgoing
 from aeros.serving.connection import HTTPConnection
 from aeros.serving.context import RequestContext, template_context
+from aeros.serving.instance import instance_path
 from aeros.serving.limits import Admission
-from aeros.serving.options import UvicornOptions, check_options
+from aeros.serving.options import DevelopmentOptions, UvicornOptions, needs_import, run_settings
 from aeros.serving.runner import RunningServer, serve, serve_in_thread, serve_on_loop, starting
-from aeros.settings import ServerSettings, check_setting, environment_settings
-from aeros.types import Receive, Scope, Send
+from aeros.settings import UNSET, ServerSettings, Unset, given, given_or_none
+from aeros.types import Send
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as DefaultTypeVar
@@ -64,16 +76,6 @@ else:
 P = ParamSpec("P")
 T = TypeVar("T")
 ViewT = TypeVar("ViewT", bound=Callable[..., Any])
-
-
-class Unset:
-    """The type of an argument that was not given, where None means something."""
-
-    def __repr__(self) -> str:
-        return "<not given>"
-
-
-UNSET: Final = Unset()
 
 
 class RouteOptions(TypedDict, total=False):
@@ -91,24 +93,6 @@ class RouteOptions(TypedDict, total=False):
     redirect_to: str | Callable[..., str]
     alias: bool
     websocket: bool
-
-
-class CachedDecorator:
-    """The decorator that ``WebServer.cache()`` returns. It keeps the view's parameters and result.
-
-    A sync view becomes one that is awaited, as Quart itself makes of it.
-    """
-
-    def __init__(self, decorate: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-        self._decorate = decorate
-
-    @overload
-    def __call__(self, view: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]: ...
-    @overload
-    def __call__(self, view: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]: ...
-    def __call__(self, view: Callable[..., Any]) -> Callable[..., Any]:
-        """Returns ``view`` with the cache before it."""
-        return self._decorate(view)
 
 
 class WebServer(Quart, Generic[ContainerT]):
@@ -142,7 +126,8 @@ class WebServer(Quart, Generic[ContainerT]):
         ConfigurationError: A value does not fit; the error names it.
     """
 
-    asgi_http_class = HTTPConnection
+    # ASGI's own shapes, where Quart names Hypercorn's.
+    asgi_http_class = cast("type[ASGIHTTPProtocol]", HTTPConnection)
 
     def __init__(
         self,
@@ -170,17 +155,18 @@ class WebServer(Quart, Generic[ContainerT]):
             container = cast(ContainerT, Container())
         check_container(container)
         self.container: ContainerT = container
-        self._configure(
+        arguments = given(
             host=host,
             port=port,
             include_server_header=include_server_header,
             log_level=logging_level,
             global_headers=global_headers,
         )
+        configure(container, arguments)
         if cache is not None:
-            container.cache.override(providers.Object(as_cache(cache)))
+            replace_provider(container, "cache", as_cache(cache))
         if compression is not None:
-            container.compressor.override(providers.Object(_as_compressor(compression)))
+            replace_provider(container, "compressor", as_compressor(compression))
         self._coder = ResponseCoder()
         self._admission = Admission()
         super().__init__(
@@ -200,7 +186,7 @@ class WebServer(Quart, Generic[ContainerT]):
     # What users call
 
     @property
-    def logger(self) -> logging.Logger:  # type: ignore[override]  # Quart keeps it, aeros asks the container
+    def logger(self) -> logging.Logger:
         """The application's logger, as the container gives it now."""
         return self.current_logger()
 
@@ -305,7 +291,7 @@ class WebServer(Quart, Generic[ContainerT]):
             StartupError: The server could not start; uncaught it is one line and exit status 1.
         """
         with starting():
-            arguments = _given(
+            arguments = given(
                 host=host,
                 port=port,
                 log_level=log_level,
@@ -314,18 +300,12 @@ class WebServer(Quart, Generic[ContainerT]):
                 traceback=traceback,
                 log_format=log_format,
                 color=color,
-            ) | {
-                name: value
-                for name, value in (("soft_limit", soft_limit), ("hard_limit", hard_limit))
-                if not isinstance(value, Unset)
-            }
-            settings = self._run_settings(arguments, dict(uvicorn_options), where="run_server()")
-            workers = cast(int, settings.uvicorn_options.get("workers") or 1)
-            needs_path = workers > 1 or bool(settings.uvicorn_options.get("reload"))
-            path = self._get_own_instance_path() if needs_path else None
+            ) | given_or_none(soft_limit=soft_limit, hard_limit=hard_limit)
+            settings = run_settings(self._settings(), arguments, uvicorn_options, where="run_server()")
+            path = self._get_own_instance_path() if needs_import(settings) else None
         serve(self, settings, build_server=self.container.server, path=path)
 
-    def run(  # type: ignore[override]  # the options are typed here
+    def run(  # type: ignore[override]  # Quart's, with uvicorn's options instead of any
         self,
         host: str | None = None,
         port: int | None = None,
@@ -335,7 +315,7 @@ class WebServer(Quart, Generic[ContainerT]):
         ca_certs: str | None = None,
         certfile: str | None = None,
         keyfile: str | None = None,
-        **uvicorn_options: Unpack[UvicornOptions],
+        **uvicorn_options: Unpack[DevelopmentOptions],
     ) -> None:
         """Serves the application for development, with Quart's arguments, on the same engine.
 
@@ -359,9 +339,9 @@ class WebServer(Quart, Generic[ContainerT]):
         if debug is not None:
             self.debug = debug
         with starting():
-            tls = _given(ssl_ca_certs=ca_certs, ssl_certfile=certfile, ssl_keyfile=keyfile)
+            tls = given(ssl_ca_certs=ca_certs, ssl_certfile=certfile, ssl_keyfile=keyfile)
             address = self._development_address(host, port)
-            settings = self._run_settings(address, {**uvicorn_options, **tls}, where="run()")
+            settings = run_settings(self._settings(), address, {**uvicorn_options, **tls}, where="run()")
         stop = asyncio.Event()
         watch = partial(observe_changes, asyncio.sleep, stop) if use_reloader else None
         try:
@@ -390,29 +370,30 @@ class WebServer(Quart, Generic[ContainerT]):
         """
         with starting():
             arguments: dict[str, object] = {"host": host, "port": port, "access_log_to_std": False}
-            settings = self._run_settings(arguments, dict(uvicorn_options), where="run_in_thread()")
+            settings = run_settings(self._settings(), arguments, uvicorn_options, where="run_in_thread()")
         with serve_in_thread(self, settings) as running:
             yield running
 
     # What Quart calls
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # type: ignore[override]  # ASGI's own shapes
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Handles one ASGI connection, under any ASGI server."""
         if scope["type"] != "http":
-            await super().__call__(cast(Any, scope), cast(Any, receive), cast(Any, send))
+            await super().__call__(scope, receive, send)
             return
         exchange = Exchange()
-        attach_exchange(scope, exchange)
+        http_scope = cast("MutableMapping[str, Any]", scope)
+        attach_exchange(http_scope, exchange)
         outgoing = Outgoing(
-            send,
-            scope,
+            cast(Send, send),
+            http_scope,
             exchange,
             coder=self._coder,
             compressor=cast(Base | None, resolved(self.container, "compressor")),
             global_headers=self._settings().raw_global_headers,
         )
         try:
-            await super().__call__(cast(Any, scope), cast(Any, receive), cast(Any, outgoing))
+            await super().__call__(scope, receive, cast(ASGISendCallable, outgoing))
         except Exception:
             if not outgoing.started:
                 await outgoing.fail()
@@ -447,7 +428,7 @@ class WebServer(Quart, Generic[ContainerT]):
         self, response: AnyResponse, request_context: QuartRequestContext | None = None
     ) -> AnyResponse:
         """Runs the hooks on a response; then it is known whether the view's part may be stored."""
-        context = request_context or cast(QuartRequestContext, request_ctx._get_current_object())  # type: ignore[attr-defined]  # a LocalProxy
+        context = request_context or request_ctx
         untracked = context.without_tracking() if isinstance(context, RequestContext) else context
         response = await super().process_response(response, untracked)
         exchange = exchange_of(context.request.scope)
@@ -469,7 +450,7 @@ class WebServer(Quart, Generic[ContainerT]):
 
     def using_settings(self, settings: ServerSettings) -> AbstractContextManager[None]:
         """Makes ``settings`` the container's while the context lasts."""
-        return _overridden(self.container, settings)
+        return using_settings(self.container, settings)
 
     def described(self) -> Mapping[str, object]:
         """Returns what the banner says of this application."""
@@ -494,7 +475,9 @@ class WebServer(Quart, Generic[ContainerT]):
                 " raise hard_limit, or give None for no limit",
                 settings.hard_limit,
             )
-        return self.response_class("Service Unavailable", 503, {"Retry-After": "1"}, mimetype="text/plain")
+        refusal = self.build_response(b"Service Unavailable", 503)
+        refusal.headers.update({"Retry-After": "1", "Content-Type": "text/plain; charset=utf-8"})
+        return refusal
 
     async def make_view_response(self, result: object) -> AnyResponse:
         """Returns the response that a view's result stands for."""
@@ -502,7 +485,9 @@ class WebServer(Quart, Generic[ContainerT]):
 
     def build_response(self, body: bytes, status: int) -> Response:
         """Returns a new response of the application's class."""
-        return self.response_class(body, status)
+        # Quart's class, which the type that Flask gives the attribute hides.
+        # Quart's own class, of which a type checker may see Flask's.
+        return cast(Response, cast(Any, self.response_class)(body, status))
 
     def _get_own_instance_path(self) -> str:
         """Returns ``"module:variable"``, under which another process can import this application.
@@ -510,48 +495,18 @@ class WebServer(Quart, Generic[ContainerT]):
         Raises:
             InstancePathError: No module has it as a variable.
         """
-        for name, module in list(sys.modules.items()):
-            for variable, value in list(vars(module).items()) if hasattr(module, "__dict__") else ():
-                if value is self:
-                    return f"{_importable_name(name)}:{variable}"
-        raise InstancePathError("workers", self.import_name)
-
-    def _configure(self, **arguments: object) -> None:
-        """Puts the constructor's arguments and the environment into the container."""
-        checked = {
-            name: check_setting(name, value, place=name) for name, value in _given(**arguments).items()
-        }
-        self.container.arguments.override(providers.Object(MappingProxyType(checked)))
-        config = cast("Mapping[str, object]", self.container.config() or {})
-        stated = {name: value for name, value in config.items() if value is not None}
-        self.container.config.from_dict({**environment_settings(os.environ), **stated, **checked})
+        return instance_path(self, self.import_name)
 
     def _settings(self) -> ServerSettings:
         return cast(ServerSettings, resolved(self.container, "settings"))
 
-    def _run_settings(
-        self, arguments: Mapping[str, object], options: dict[str, object], *, where: str
-    ) -> ServerSettings:
-        check_options(options, _RUN_ARGUMENTS, where=where)
-        values = {name: check_setting(name, value, place=name) for name, value in arguments.items()}
-        # uvicorn's names for what aeros has under its own.
-        for option, name in (("server_header", "include_server_header"), ("use_colors", "color")):
-            if options.get(option) is not None and name not in values:
-                values[name] = check_setting(name, options.pop(option), place=option)
-        if options.get("access_log") is False:
-            values |= {"access_log_to_std": False, "access_log_file": None}
-        settings = self._settings()
-        return settings.replace({**values, "uvicorn_options": {**settings.uvicorn_options, **options}})
-
     def _development_address(self, host: str | None, port: int | None) -> dict[str, object]:
-        config = cast("Mapping[str, object]", self.container.config() or {})
-        name, _, number = str(self.config.get("SERVER_NAME") or "").partition(":")
-        address = {"host": host, "port": port}
+        """Returns the address of ``run()``: loopback unless somebody said otherwise."""
+        stated = configuration(self.container)
+        name, _, number = str(cast(object, self.config["SERVER_NAME"]) or "").partition(":")
         fallback = {"host": name or "127.0.0.1", "port": int(number or 5000)}
-        for setting in address:
-            if address[setting] is None and config.get(setting) is None:
-                address[setting] = fallback[setting]
-        return _given(**address)
+        unstated = {setting: value for setting, value in fallback.items() if stated.get(setting) is None}
+        return unstated | given(host=host, port=port)
 
     def _asks_itself(self, request: Request) -> bool:
         view = self.view_functions.get(request.endpoint or "")
@@ -559,47 +514,3 @@ class WebServer(Quart, Generic[ContainerT]):
 
     def _runner_of(self, view: Callable[P, Any]) -> Callable[P, Awaitable[Any]]:
         return view if iscoroutinefunction(view) else self.ensure_async(view)
-
-
-_RUN_ARGUMENTS: Final = (
-    "host",
-    "port",
-    "log_level",
-    "access_log_file",
-    "access_log_to_std",
-    "traceback",
-    "soft_limit",
-    "hard_limit",
-    "log_format",
-    "color",
-)
-
-
-def _given(**values: object) -> dict[str, object]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _as_compressor(value: object) -> Base | None:
-    if value is False:
-        return None
-    if isinstance(value, Base):
-        return value
-    raise ProviderError(
-        "compressor", f"compression={value!r} is no compressor", "give Br(), Gzip(), Negotiated() or False"
-    )
-
-
-@contextmanager
-def _overridden(container: Container, settings: ServerSettings) -> Generator[None]:
-    with container.settings.override(providers.Object(settings)):
-        yield
-
-
-def _importable_name(module: str) -> str:
-    """Returns the name under which another process imports a module of this one."""
-    if module != "__main__":
-        return module
-    main = sys.modules["__main__"]
-    if main.__spec__ is not None:
-        return main.__spec__.name
-    return Path(str(main.__file__)).stem

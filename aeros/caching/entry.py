@@ -55,7 +55,7 @@ class StoredResponse:
     vary: SelectingFields = ()
     is_public: bool = False
     generation: str = ""
-    variants: dict[str, bytes] = field(default_factory=dict)
+    variants: dict[str, bytes] = field(default_factory=dict[str, bytes])
     on_growth: Callable[[StoredResponse], None] | None = field(default=None, repr=False)
 
     def age(self, now: float) -> float:

@@ -83,7 +83,12 @@ def selecting_fields(names: Sequence[bytes], headers: RawHeaders) -> tuple[tuple
 
 def sorted_query(query: bytes) -> bytes:
     """Returns the query with its parameters sorted by name; those of one name keep their order."""
-    return b"&".join(sorted(query.split(b"&"), key=lambda pair: pair.partition(b"=")[0]))
+    parameters = sorted(query.split(b"&"), key=_parameter_name)
+    return b"&".join(parameters)
+
+
+def _parameter_name(pair: bytes) -> bytes:
+    return pair.partition(b"=")[0]
 
 
 def raw_path(scope: Mapping[str, object]) -> bytes:

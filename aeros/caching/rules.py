@@ -36,8 +36,7 @@ class CacheRules:
     def __post_init__(self) -> None:
         if not isinstance(self.key_prefix, str) and not callable(self.key_prefix):
             raise InvalidSettingError("key_prefix", self.key_prefix, "text, or a callable that returns it")
-        if not callable(self.hash_method) or not hasattr(self.hash_method(b""), "hexdigest"):
-            raise InvalidSettingError("hash_method", self.hash_method, "a constructor such as hashlib.sha256")
+        check_hash_method(self.hash_method)
         for name in ("query_string", "cache_none"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidSettingError(name, getattr(self, name), "True or False")
@@ -52,6 +51,12 @@ class CacheRules:
             return (self.key_prefix(),)
         before, placeholder, after = self.key_prefix.partition("%s")
         return (before, after) if placeholder else (before,)
+
+
+def check_hash_method(value: object) -> None:
+    """Raises ``InvalidSettingError`` where ``value`` is no constructor of ``hashlib``."""
+    if not callable(value) or not hasattr(value(b""), "hexdigest"):
+        raise InvalidSettingError("hash_method", value, "a constructor such as hashlib.sha256")
 
 
 def checked_seconds(setting: str, value: object) -> float | None:

@@ -21,15 +21,13 @@ from typing import Final, Literal, cast
 from cachelib.base import BaseCache
 
 from aeros.caching.entry import Entry, StoredResponse, VaryMark, decode_entry, encode_entry
-from aeros.caching.keys import request_key, selecting_fields, store_key, variant_key
-from aeros.caching.policy import Verdict, bypass_reason, forbidden_reason, is_authorized, judge, selects
+from aeros.caching.keys import request_key, store_key, variant_key
+from aeros.caching.policy import bypass_reason, is_authorized, selects
 from aeros.caching.rules import CacheRules, Timeout, checked_seconds
 from aeros.caching.stores import GuardedStore, MemoryStore, Store, StoreUnavailableError, as_store
+from aeros.caching.transaction import CacheRequest, Flight, Marks, Terms, Transaction
 from aeros.errors import EntryFormatError, InvalidSettingError
 from aeros.http.cache_status import CacheStatus
-from aeros.http.etag import entity_tag_of
-from aeros.http.fields import end_to_end, first_value, format_http_date, without
-from aeros.http.freshness import initial_age
 from aeros.per_loop import PerLoop
 from aeros.types import RawHeaders
 
@@ -104,7 +102,7 @@ class Cache:
         deadline = _checked_duration("store_deadline_seconds", store_deadline_seconds)
         self._store = None if store is None else GuardedStore(as_store(store), deadline_seconds=deadline)
         self._memory = MemoryStore(self.max_bytes)
-        self._flights: PerLoop[dict[bytes, _Flight]] = PerLoop(dict)
+        self._flights: PerLoop[dict[bytes, Flight]] = PerLoop(dict)
         self._writes: PerLoop[set[asyncio.Task[None]]] = PerLoop(set)
         self._clock = clock
         self._cleared = 0
@@ -112,6 +110,13 @@ class Cache:
         self._generation = ""
         self._counts: Counter[str] = Counter()
         self._bypasses: Counter[str] = Counter()
+        self._terms = Terms(
+            clock=clock,
+            default_timeout=self.default_timeout,
+            deadline_seconds=self.flight_deadline_seconds,
+            admit=self._admit,
+            note_bypass=self._note_bypass,
+        )
 
     async def open(self, scope: Mapping[str, object], rules: CacheRules, *, refresh: bool) -> Transaction:
         """Begins a request on a cached route.
@@ -134,7 +139,7 @@ class Cache:
             query_string=rules.query_string,
             hash_method=rules.hash_method,
         )
-        request = _Request(key, headers, is_authorized(headers), str(scope["method"]), rules)
+        request = CacheRequest(key, headers, is_authorized(headers), str(scope["method"]), rules)
         # Looked up even to be replaced: the store's generation must be known before the view runs.
         found = await self._lookup(request)
         if found is not None and not refresh:
@@ -196,20 +201,20 @@ class Cache:
         where = f"{self._store.store!r} and " if self._store else ""
         return f"Cache({where}memory, {self.max_bytes / 2**20:.0f} MiB)"
 
-    async def _board(self, request: _Request) -> Transaction:
+    async def _board(self, request: CacheRequest) -> Transaction:
         """Leads the flight of this key, or waits for the one that is under way."""
         key = self._selected_key(request)
         flights = self._flights.get()
         flight = flights.get(key)
         if flight is None:
-            flight = flights[key] = _Flight(lambda: flights.pop(key, None), self.flight_deadline_seconds)
+            flight = flights[key] = Flight(lambda: flights.pop(key, None), self.flight_deadline_seconds)
             return self._miss(request, flight)
         found = await flight.wait()
         if found is not None and selects(found.vary, request.headers):
             return self._collapsed(found)
         return self._miss(request)
 
-    async def _lookup(self, request: _Request) -> StoredResponse | None:
+    async def _lookup(self, request: CacheRequest) -> StoredResponse | None:
         entry = await self._fetch(request.key, request.rules)
         if isinstance(entry, VaryMark):
             entry = await self._fetch(variant_key(entry.key, entry.names, request.headers), request.rules)
@@ -217,7 +222,7 @@ class Cache:
             return None
         return entry if entry.is_public or not request.authorized else None
 
-    def _selected_key(self, request: _Request) -> bytes:
+    def _selected_key(self, request: CacheRequest) -> bytes:
         mark = self._memory.get(request.key)
         if mark is not None and isinstance(mark[0], VaryMark):
             return variant_key(request.key, mark[0].names, request.headers)
@@ -312,31 +317,33 @@ class Cache:
     def _hit(self, found: StoredResponse) -> Transaction:
         self._counts["hits"] += 1
         status = CacheStatus(hit=True, ttl=max(0, int(found.ttl(self._clock()))))
-        return Transaction(self, hit=found, status=status)
+        return Transaction(self._terms, hit=found, status=status)
 
     def _collapsed(self, found: StoredResponse) -> Transaction:
         self._counts["collapsed"] += 1
         status = CacheStatus(fwd="miss", collapsed=True, ttl=max(0, int(found.ttl(self._clock()))))
-        return Transaction(self, hit=found, status=status)
+        return Transaction(self._terms, hit=found, status=status)
 
-    def _miss(self, request: _Request, flight: _Flight | None = None) -> Transaction:
+    def _miss(self, request: CacheRequest, flight: Flight | None = None) -> Transaction:
         self._counts["misses"] += 1
-        marks = (self._cleared, self._generation)
-        return Transaction(self, request=request, flight=flight, marks=marks, status=CacheStatus(fwd="miss"))
+        marks = Marks(self._cleared, self._generation)
+        return Transaction(
+            self._terms, request=request, flight=flight, marks=marks, status=CacheStatus(fwd="miss")
+        )
 
     def _bypass(self, reason: str, fwd: Literal["bypass", "method"] = "bypass") -> Transaction:
-        self._bypasses[reason] += 1
+        self._note_bypass(reason)
         detail = reason if fwd == "bypass" else None
-        return Transaction(self, status=CacheStatus(fwd=fwd, detail=detail))
+        return Transaction(self._terms, status=CacheStatus(fwd=fwd, detail=detail))
 
-    def _admit(self, request: _Request, candidate: StoredResponse, marks: tuple[int, str]) -> str | None:
-        """Stores a response that may be stored; returns why it was not, None where it was.
+    def _note_bypass(self, reason: str) -> None:
+        self._bypasses[reason] += 1
 
-        ``marks`` are the count of clearings and the store's generation when the view began.
-        """
-        if marks[0] != self._cleared:
+    def _admit(self, request: CacheRequest, candidate: StoredResponse, marks: Marks) -> str | None:
+        """Stores a response that may be stored; returns why it was not, None where it was."""
+        if marks.clearings != self._cleared:
             return "cleared"
-        candidate.generation = marks[1]
+        candidate.generation = marks.generation
         name = store_key(candidate.key, request.rules.hash_method)
         if not self._keep(candidate.key, candidate, name):
             return "too-large"
@@ -348,182 +355,13 @@ class Cache:
                 names=names,
                 stored_at=candidate.stored_at,
                 lifetime=candidate.lifetime,
-                generation=marks[1],
+                generation=marks.generation,
             )
             mark_name = store_key(request.key, request.rules.hash_method)
             self._keep(request.key, mark, mark_name)
             self._share(mark_name, mark)
         self._counts["stores"] += 1
         return None
-
-
-class Transaction:
-    """One request on a cached route, from its lookup to the end of its response.
-
-    Attributes:
-        hit: The stored response to answer with; None: the view must run.
-        status: What ``Cache-Status`` says, as far as it is known.
-    """
-
-    __slots__ = ("_cache", "_candidate", "_flight", "_marks", "_request", "hit", "status")
-
-    def __init__(
-        self,
-        cache: Cache,
-        *,
-        status: CacheStatus,
-        hit: StoredResponse | None = None,
-        request: _Request | None = None,
-        flight: _Flight | None = None,
-        marks: tuple[int, str] = (0, ""),
-    ) -> None:
-        self.hit = hit
-        self.status = status
-        self._cache = cache
-        self._request = request
-        self._flight = flight
-        self._marks = marks
-        self._candidate: StoredResponse | None = None
-
-    @property
-    def is_leading(self) -> bool:
-        """Whether requests may be waiting for this one's view."""
-        return self._flight is not None
-
-    @property
-    def deadline_seconds(self) -> float:
-        """How long the view may go on after its own client has left."""
-        return self._cache.flight_deadline_seconds
-
-    @property
-    def age(self) -> int:
-        """The age of the hit in whole seconds, for the ``Age`` field."""
-        return 0 if self.hit is None else int(self.hit.age(self._cache._clock()))
-
-    def propose(
-        self, *, status: int, headers: RawHeaders, body: bytes, accepted: bool = False
-    ) -> StoredResponse | None:
-        """Offers the view's response; returns it as it would be stored, or None if it may not be.
-
-        Args:
-            status: Its status code.
-            headers: Its fields, names in lower case.
-            body: Its complete body.
-            accepted: Whether this status may be stored as 200 may.
-        """
-        request, now = self._request, self._cache._clock()
-        if request is None:
-            return None
-        if request.method == "HEAD":
-            self.abandon()
-            return None
-        verdict = judge(
-            status=status,
-            headers=headers,
-            authorized=request.authorized,
-            timeout=request.rules.timeout,
-            default_timeout=self._cache.default_timeout,
-            accepted=accepted,
-            now=now,
-        )
-        if verdict.reason is not None:
-            self.abandon(verdict.reason)
-            return None
-        self._candidate = _candidate(request, verdict, status, headers, body, now)
-        return self._candidate
-
-    def commit(self, *, status: int, headers: RawHeaders, session_used: bool) -> None:
-        """Stores what was proposed, unless the finished response forbids it.
-
-        Args:
-            status: The status code when all hooks have run.
-            headers: The fields when all hooks have run, names in lower case.
-            session_used: Whether anything read or wrote the session.
-        """
-        candidate, request = self._candidate, self._request
-        if candidate is None or request is None:
-            return
-        self._candidate = None
-        reason = "session" if session_used else forbidden_reason(headers)
-        if reason is None and status != candidate.status:
-            reason = "status"
-        if reason is None:
-            reason = self._cache._admit(request, candidate, self._marks)
-        if reason is not None:
-            self.abandon(reason)
-            return
-        self.status = CacheStatus(fwd="miss", stored=True)
-        self._land(candidate)
-
-    def abandon(self, reason: str | None = None) -> None:
-        """Ends it without storing; those who wait run the view themselves. Harmless when it has ended.
-
-        Args:
-            reason: Why, as a token for ``Cache-Status``.
-        """
-        if reason is not None:
-            self._cache._bypasses[reason] += 1
-            self.status = CacheStatus(fwd="bypass", detail=reason)
-        self._candidate = None
-        self._request = None
-        self._land(None)
-
-    def _land(self, stored: StoredResponse | None) -> None:
-        flight, self._flight = self._flight, None
-        if flight is not None:
-            flight.land(stored)
-
-
-class _Flight:
-    """A view that runs for several requests: one leads, the others wait for what it brings."""
-
-    __slots__ = ("_deadline_seconds", "_landed", "_remove")
-
-    def __init__(self, remove: Callable[[], object], deadline_seconds: float) -> None:
-        self._landed: asyncio.Future[StoredResponse | None] = asyncio.get_running_loop().create_future()
-        self._remove = remove
-        self._deadline_seconds = deadline_seconds
-
-    async def wait(self) -> StoredResponse | None:
-        """Returns what the leader stored; None where it stored nothing or took too long."""
-        done, _ = await asyncio.wait([self._landed], timeout=self._deadline_seconds)
-        return self._landed.result() if done else None
-
-    def land(self, stored: StoredResponse | None) -> None:
-        """Gives those who wait what was stored."""
-        self._remove()
-        if not self._landed.done():
-            self._landed.set_result(stored)
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    key: bytes
-    headers: RawHeaders
-    authorized: bool
-    method: str
-    rules: CacheRules
-
-
-def _candidate(
-    request: _Request, verdict: Verdict, status: int, headers: RawHeaders, body: bytes, now: float
-) -> StoredResponse:
-    kept = without(end_to_end(headers), {b"content-length", b"age"})
-    if first_value(kept, b"date") is None:
-        kept.append((b"date", format_http_date(now).encode("ascii")))
-    vary = selecting_fields(verdict.vary, request.headers)
-    return StoredResponse(
-        key=variant_key(request.key, verdict.vary, request.headers) if vary else request.key,
-        status=status,
-        headers=kept,
-        body=body,
-        etag=str(entity_tag_of(body)),
-        stored_at=now,
-        lifetime=verdict.lifetime,
-        initial_age=initial_age(headers, now),
-        vary=vary,
-        is_public=verdict.is_public,
-    )
 
 
 def as_cache(value: object) -> Cache:

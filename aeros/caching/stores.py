@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from inspect import iscoroutinefunction
 from math import ceil
-from typing import IO, Final, Protocol, TypeVar, cast, runtime_checkable
+from typing import IO, Any, Final, Protocol, TypeVar, cast, runtime_checkable
 
 from cachelib.base import BaseCache
 
@@ -151,7 +151,8 @@ class CachelibStore:
     def __init__(self, cache: BaseCache) -> None:
         self._cache = copy.copy(cache)
         if hasattr(cache, "serializer"):
-            self._cache.serializer = PlainSerializer()  # type: ignore[attr-defined]
+            # Not every cachelib class declares the attribute; those that pickle have it.
+            cast(Any, self._cache).serializer = PlainSerializer()
         self._threads: ThreadPoolExecutor | None = None
 
     async def get_many(self, names: Sequence[str]) -> list[bytes | None]:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import wraps
 from inspect import isawaitable
-from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast, overload
 
 from quart import has_request_context, request
 from quart.wrappers import Response
@@ -20,7 +20,8 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 
 from aeros.caching.entry import StoredResponse
 from aeros.caching.rules import CacheRules
-from aeros.caching.server import Cache, Transaction
+from aeros.caching.server import Cache
+from aeros.caching.transaction import Transaction
 from aeros.errors import InvalidSettingError
 from aeros.exchange import Exchange, exchange_of, owns_date
 from aeros.types import RawHeaders
@@ -32,6 +33,28 @@ AnyResponse = Response | WerkzeugResponse
 
 CACHED_MARK: Final = "__aeros_cached__"
 """Attribute of a view that asks for its own admission slot, because hits need none."""
+
+
+class CachedDecorator:
+    """The decorator that ``WebServer.cache()`` returns. It keeps the view's parameters and result.
+
+    A sync view becomes one that is awaited, as Quart itself makes of it.
+    """
+
+    def __init__(self, decorate: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        self._decorate = decorate
+
+    @overload
+    def __call__(self, view: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    @overload
+    def __call__(self, view: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    def __call__(self, view: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns ``view`` with the cache before it.
+
+        Raises:
+            InvalidSettingError: It is no function: the decorator was used without its parentheses.
+        """
+        return self._decorate(view)
 
 
 class Application(Protocol):

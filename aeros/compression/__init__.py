@@ -192,6 +192,7 @@ class Negotiated(Base):
 
     @property
     def codings(self) -> tuple[Coding, ...]:
+        """The codings on offer, in the order in which they were given."""
         return self._codings
 
 

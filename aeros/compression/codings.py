@@ -105,7 +105,7 @@ def _load_zstd(level: int) -> Callable[[bytes], bytes]:
             raise MissingExtraError("Zstd()", package="backports.zstd", extra="zstd") from None
 
     # Browsers refuse frames whose window is larger than 2**23 bytes (RFC 9659).
-    options = {
+    options: dict[int, int] = {
         zstd.CompressionParameter.compression_level: level,
         zstd.CompressionParameter.window_log: 23,
     }

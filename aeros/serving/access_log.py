@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from aeros.serving.log import LogFormat
+    from aeros.settings import LogFormat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

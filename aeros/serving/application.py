@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib import import_module
 from logging import Logger
-from typing import Protocol
+from typing import Any, Protocol
 
 from aeros.exchange import exchange_of, own_date
 from aeros.http.cache_status import CacheStatus
@@ -34,7 +34,8 @@ class Servable(Protocol):
         """Returns what the banner says of the application, by name."""
         ...
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send, /) -> None:
+    # Libraries name the shapes of ASGI each in their own way, and Quart names Hypercorn's.
+    async def __call__(self, scope: Any, receive: Any, send: Any, /) -> None:
         """Handles one ASGI connection."""
         ...
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any, cast
 
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 from quart.app import Quart
 from quart.asgi import ASGIHTTPConnection
 from quart.wrappers import Request
 
 from aeros.exchange import exchange_of
-from aeros.types import Receive, Send
 
 
 class HTTPConnection(ASGIHTTPConnection):
@@ -21,17 +20,17 @@ class HTTPConnection(ASGIHTTPConnection):
     client has left, within the cache's deadline.
     """
 
-    def __init__(self, app: Quart, scope: Any) -> None:  # ASGI's own shape; Quart names Hypercorn's
+    def __init__(self, app: Quart, scope: HTTPScope) -> None:
         # A target such as ``GET http://host HTTP/1.1`` has no path, which RFC 9110 §4.2.3 calls "/".
         if not scope["path"]:
             scope["path"] = "/"
         super().__init__(app, scope)
 
-    async def __call__(self, receive: Receive, send: Send) -> None:  # type: ignore[override]  # ASGI's own shapes
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Handles the request until the response is sent or the client has left."""
-        request = self._create_request_from_scope(cast(Any, send))
-        receiver = asyncio.ensure_future(self.handle_messages(request, cast(Any, receive)))
-        handler = asyncio.ensure_future(self.handle_request(request, cast(Any, send)))
+        request = self._create_request_from_scope(send)
+        receiver = asyncio.ensure_future(self.handle_messages(request, receive))
+        handler = asyncio.ensure_future(self.handle_request(request, send))
         try:
             await asyncio.wait([handler, receiver], return_when=asyncio.FIRST_COMPLETED)
             if not handler.done():

@@ -12,14 +12,13 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal, TextIO, TypeAlias, cast
+from typing import TYPE_CHECKING, Literal, TextIO, cast
 
 from aeros.errors import one_line
+from aeros.settings import LogFormat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-
-LogFormat: TypeAlias = Literal["text", "json"]
 
 TEXT_FORMAT = "[%(asctime)s] %(levelname)s: %(message)s"
 LOGGER_NAME = "aeros"

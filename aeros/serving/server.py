@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
+from typing import cast
 
 import uvicorn
 
@@ -114,7 +115,7 @@ def urls(sockets: list[socket.socket], scheme: str) -> list[str]:
     """Returns the URLs that a person can open for these sockets."""
     found: list[str] = []
     for listener in sockets:
-        host, port = listener.getsockname()[:2]
+        host, port = cast("tuple[str, int]", listener.getsockname()[:2])
         # "Every interface" is no address that a browser could open.
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
         found.append(f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}")
