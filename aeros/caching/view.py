@@ -138,7 +138,7 @@ class _Visit:
         transaction = self._exchange.transaction = await self._open()
         if transaction.hit is not None:
             self._exchange.release_slot()
-            return self._replay(transaction.hit)
+            return self._replay(transaction, transaction.hit)
         try:
             refusal = await self._app.admit(self._exchange) if self._exchange.slot is None else None
             if refusal is not None:
@@ -187,7 +187,7 @@ class _Visit:
             verdict = await verdict
         return None if verdict else "response-filter"
 
-    def _replay(self, stored: StoredResponse) -> Response:
+    def _replay(self, transaction: Transaction, stored: StoredResponse) -> Response:
         response = self._app.build_response(stored.body, stored.status)
         length = response.headers.get("Content-Length")
         response.headers = Headers(
@@ -198,8 +198,7 @@ class _Visit:
         if not owns_date(request.scope):
             # The server adds a Date of its own, and two would contradict each other.
             response.headers.pop("Date", None)
-        transaction = self._exchange.transaction
-        if transaction is not None and transaction.status.hit:
+        if transaction.status.hit:
             response.headers["Age"] = str(transaction.age)
         self._exchange.representation = stored
         return response
