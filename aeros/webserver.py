@@ -22,7 +22,6 @@ from typing import (
     cast,
 )
 
-from cachelib.base import BaseCache
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 from quart import Quart
 from quart.ctx import RequestContext as QuartRequestContext
@@ -34,7 +33,7 @@ from quart.wrappers import Request, Response
 from aeros.caching.keys import HashMethod
 from aeros.caching.rules import CacheRules, Timeout, checked_seconds
 from aeros.caching.server import Cache, CacheStats, as_cache
-from aeros.caching.stores import Store
+from aeros.caching.stores import CachelibCache, Store
 from aeros.caching.view import (
     CACHED_MARK,
     AnyResponse,
@@ -136,7 +135,7 @@ class WebServer(Quart, Generic[ContainerT]):
         port: int | None = None,
         include_server_header: bool | None = None,
         logging_level: int | str | None = None,
-        cache: Cache | Store | BaseCache | None = None,
+        cache: Cache | Store | CachelibCache | None = None,
         compression: Base | Literal[False] | None = None,
         global_headers: Mapping[str, str] | None = None,
         static_url_path: str | None = None,

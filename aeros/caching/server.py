@@ -18,13 +18,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal, cast
 
-from cachelib.base import BaseCache
-
 from aeros.caching.entry import Entry, StoredResponse, VaryMark, decode_entry, encode_entry
 from aeros.caching.keys import request_key, store_key, variant_key
 from aeros.caching.policy import bypass_reason, is_authorized, selects
 from aeros.caching.rules import CacheRules, Timeout, checked_seconds
-from aeros.caching.stores import GuardedStore, MemoryStore, Store, StoreUnavailableError, as_store
+from aeros.caching.stores import CachelibCache, GuardedStore, MemoryStore, Store, StoreUnavailableError, as_store
 from aeros.caching.transaction import CacheRequest, Flight, Marks, Terms, Transaction
 from aeros.errors import EntryFormatError, InvalidSettingError
 from aeros.http.cache_status import CacheStatus
@@ -86,7 +84,7 @@ class Cache:
 
     def __init__(
         self,
-        store: Store | BaseCache | None = None,
+        store: Store | CachelibCache | None = None,
         *,
         default_timeout: Timeout | None = 300,
         max_bytes: int = 64 * 2**20,

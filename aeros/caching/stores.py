@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from inspect import iscoroutinefunction
 from math import ceil
-from typing import IO, Any, Final, Protocol, TypeVar, cast, runtime_checkable
+from typing import IO, Any, Final, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
 from cachelib.base import BaseCache
 
@@ -27,6 +27,9 @@ from aeros.caching.entry import Entry
 from aeros.errors import AerosError, InvalidSettingError
 
 T = TypeVar("T")
+
+CachelibCache: TypeAlias = BaseCache
+"""Any cache object of cachelib."""
 
 _STORE_THREADS: Final = 8
 
