@@ -8,4 +8,4 @@ import quart.app
 
 from aeros import WebServer
 
-quart.Quart = quart.app.Quart = WebServer  # type: ignore[misc]  # the replacement is the point
+quart.Quart = quart.app.Quart = WebServer  # type: ignore[misc,assignment]  # on purpose

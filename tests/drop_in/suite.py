@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 HERE = Path(__file__).parent
 
@@ -38,12 +38,12 @@ def run_suite(checkout: Path, *arguments: str) -> dict[str, bool]:
         report = copied / "report.xml"
         command = [sys.executable, "-m", "pytest", "tests", "-q", "-p", "no:randomly", f"--junitxml={report}"]
         environment = {**os.environ, "PYTHONPATH": str(HERE)}
-        subprocess.run([*command, *arguments], cwd=copied, env=environment, check=False)  # noqa: S603 - our own command
-        cases = ElementTree.parse(report).iter("testcase")  # noqa: S314 - written by the line above
+        subprocess.run([*command, *arguments], cwd=copied, env=environment, check=False)
+        cases = ET.parse(report).iter("testcase")
         return {f"{case.get('classname')}::{case.get('name')}": _has_passed(case) for case in cases}
 
 
-def _has_passed(case: ElementTree.Element) -> bool:
+def _has_passed(case: ET.Element) -> bool:
     return all(case.find(outcome) is None for outcome in ("failure", "error", "skipped"))
 
 
