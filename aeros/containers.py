@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from dependency_injector import containers, providers
 
@@ -56,7 +56,11 @@ class Container(containers.DeclarativeContainer):
         server: Makes the server for a ``uvicorn.Config``.
     """
 
-    config = providers.Configuration()
+    if TYPE_CHECKING:
+        # dependency-injector's types take any name for a provider; so a misspelt one is an error.
+        __getattr__: None  # type: ignore[assignment, misc]  # pyright: ignore[reportIncompatibleMethodOverride]
+
+    config: providers.Configuration = providers.Configuration()
     arguments: providers.Provider[Mapping[str, object]] = providers.Object({})
     _resolver = providers.Singleton(SettingsResolver)
     settings: providers.Provider[ServerSettings] = providers.Callable(

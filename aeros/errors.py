@@ -72,9 +72,9 @@ class UnknownOptionError(ConfigurationError, TypeError):
     """
 
     def __init__(self, setting: str, known: Iterable[str], *, where: str) -> None:
-        self.known = tuple(sorted(known))
+        self.known: tuple[str, ...] = tuple(sorted(known))
         self.where = where
-        self.nearest = nearest_name(setting, self.known)
+        self.nearest: str | None = nearest_name(setting, self.known)
         cure = f"did you mean {self.nearest!r}?" if self.nearest else f"it takes {', '.join(self.known)}"
         super().__init__(setting, f"{where} has no such option", cure)
 
@@ -203,7 +203,7 @@ class StartupError(AerosError, SystemExit):
     def __init__(self, reason: str) -> None:
         line = one_line(f"aeros: {reason}")
         super().__init__(line)
-        self.code = line
+        self.code: str | int | None = line
 
     def __str__(self) -> str:
         return str(self.code)

@@ -35,6 +35,7 @@ class Outgoing:
         "_exchange",
         "_global",
         "_held",
+        "_may_code",
         "_scope",
         "_send",
         "started",
@@ -58,7 +59,8 @@ class Outgoing:
         self._global = global_headers
         self._held: Message | None = None
         self._ended = False
-        self.started = False
+        self._may_code = False
+        self.started: bool = False
 
     async def __call__(self, message: Message) -> None:
         """Sends ``message``; a start may be held until the first of the body has come."""
@@ -85,7 +87,10 @@ class Outgoing:
         # From here on the response is on its way: the next request may be handled.
         self._exchange.release_slot()
         start = {**start, "headers": list(start.get("headers", ()))}
-        if self._exchange.transaction is not None or self._may_code(start):
+        self._may_code = self._compressor is not None and self._coder.may_code(
+            self._compressor, start["status"], start["headers"]
+        )
+        if self._exchange.transaction is not None or self._may_code:
             self._held = start
         else:
             await self._begin(start, start["headers"])
@@ -102,7 +107,7 @@ class Outgoing:
         # Tags made here, by the cache or for a coding, are unknown to the application: only
         # this place can compare them.
         compares = self._exchange.transaction is not None
-        if self._compressor is not None and self._may_code(start):
+        if self._compressor is not None and self._may_code:
             coded = await self._coder.apply(self._compressor, self._scope, self._exchange, headers, body)
             compares = compares or coded.is_coded
             headers, body = coded.headers, coded.body
@@ -110,11 +115,6 @@ class Outgoing:
             start["status"], headers, body = 304, without_content(headers), b""
         await self._begin(start, headers)
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
-
-    def _may_code(self, start: Message) -> bool:
-        return self._compressor is not None and self._coder.may_code(
-            self._compressor, start["status"], start["headers"]
-        )
 
     async def _begin(self, start: Message, headers: RawHeaders) -> None:
         missing = [field for field in self._global if first_value(headers, field[0]) is None]

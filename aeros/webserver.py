@@ -68,9 +68,9 @@ from aeros.types import Send
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as DefaultTypeVar
 
-    ContainerT = DefaultTypeVar("ContainerT", bound=Container, default=Container)
+    ContainerT_co = DefaultTypeVar("ContainerT_co", bound=Container, default=Container, covariant=True)
 else:
-    ContainerT = TypeVar("ContainerT", bound=Container)
+    ContainerT_co = TypeVar("ContainerT_co", bound=Container, covariant=True)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -94,7 +94,7 @@ class RouteOptions(TypedDict, total=False):
     websocket: bool
 
 
-class WebServer(Quart, Generic[ContainerT]):
+class WebServer(Quart, Generic[ContainerT_co]):
     """A ``quart.Quart`` that runs itself on uvicorn, caches and compresses responses.
 
     What is not passed comes from the container: from ``container.config``, the ``AEROS_*``
@@ -126,7 +126,7 @@ class WebServer(Quart, Generic[ContainerT]):
     """
 
     # ASGI's own shapes, where Quart names Hypercorn's.
-    asgi_http_class = cast("type[ASGIHTTPProtocol]", HTTPConnection)
+    asgi_http_class: type[ASGIHTTPProtocol] = cast("type[ASGIHTTPProtocol]", HTTPConnection)
 
     def __init__(
         self,
@@ -148,12 +148,12 @@ class WebServer(Quart, Generic[ContainerT]):
         instance_relative_config: bool = False,
         root_path: str | None = None,
         *,
-        container: ContainerT | None = None,
+        container: ContainerT_co | None = None,
     ) -> None:
         if container is None:
-            container = cast(ContainerT, Container())
+            container = cast(ContainerT_co, Container())
         check_container(container)
-        self.container: ContainerT = container
+        self.container: ContainerT_co = container
         arguments = given(
             host=host,
             port=port,

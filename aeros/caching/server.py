@@ -22,7 +22,14 @@ from aeros.caching.entry import Entry, StoredResponse, VaryMark, decode_entry, e
 from aeros.caching.keys import request_key, store_key, variant_key
 from aeros.caching.policy import bypass_reason, is_authorized, selects
 from aeros.caching.rules import CacheRules, Timeout, checked_seconds
-from aeros.caching.stores import CachelibCache, GuardedStore, MemoryStore, Store, StoreUnavailableError, as_store
+from aeros.caching.stores import (
+    CachelibCache,
+    GuardedStore,
+    MemoryStore,
+    Store,
+    StoreUnavailableError,
+    as_store,
+)
 from aeros.caching.transaction import CacheRequest, Flight, Marks, Terms, Transaction
 from aeros.errors import EntryFormatError, InvalidSettingError
 from aeros.http.cache_status import CacheStatus
@@ -93,10 +100,12 @@ class Cache:
         flight_deadline_seconds: float = 30.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.default_timeout = checked_seconds("default_timeout", default_timeout)
-        self.max_bytes = _checked_bytes(max_bytes)
-        self.local_seconds = _checked_duration("local_seconds", local_seconds)
-        self.flight_deadline_seconds = _checked_duration("flight_deadline_seconds", flight_deadline_seconds)
+        self.default_timeout: float | None = checked_seconds("default_timeout", default_timeout)
+        self.max_bytes: int = _checked_bytes(max_bytes)
+        self.local_seconds: float = _checked_duration("local_seconds", local_seconds)
+        self.flight_deadline_seconds: float = _checked_duration(
+            "flight_deadline_seconds", flight_deadline_seconds
+        )
         deadline = _checked_duration("store_deadline_seconds", store_deadline_seconds)
         self._store = None if store is None else GuardedStore(as_store(store), deadline_seconds=deadline)
         self._memory = MemoryStore(self.max_bytes)

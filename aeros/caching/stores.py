@@ -72,7 +72,7 @@ class MemoryStore:
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        self.evictions = 0
+        self.evictions: int = 0
         self._rooms: OrderedDict[bytes, _Room] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
@@ -227,7 +227,7 @@ class GuardedStore:
         self, store: Store, *, deadline_seconds: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.store = store
-        self.errors = 0
+        self.errors: int = 0
         self._deadline_seconds = deadline_seconds
         self._clock = clock
         self._failures = 0

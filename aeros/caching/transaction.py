@@ -113,8 +113,8 @@ class Transaction:
         flight: Flight | None = None,
         marks: Marks = _UNMARKED,
     ) -> None:
-        self.hit = hit
-        self.status = status
+        self.hit: StoredResponse | None = hit
+        self.status: CacheStatus = status
         self._terms = terms
         self._request = request
         self._flight = flight

@@ -60,8 +60,8 @@ class Base(ABC):
     def __init__(
         self, *, min_size: int = DEFAULT_MIN_SIZE, mimetypes: Iterable[str] = DEFAULT_MIMETYPES
     ) -> None:
-        self.min_size = _checked_min_size(min_size)
-        self.mimetypes = _checked_mimetypes(mimetypes)
+        self.min_size: int = _checked_min_size(min_size)
+        self.mimetypes: frozenset[str] = _checked_mimetypes(mimetypes)
 
     @property
     @abstractmethod

@@ -40,7 +40,7 @@ class GzipCoding:
     name = "gzip"
 
     def __init__(self, level: int) -> None:
-        self.level = checked_level("Gzip", level, 1, 9)
+        self.level: int = checked_level("Gzip", level, 1, 9)
 
     def compress(self, content: bytes) -> bytes:
         """Returns ``content`` as one gzip member, the same bytes at any time of day."""
@@ -53,7 +53,7 @@ class BrotliCoding:
     name = "br"
 
     def __init__(self, level: int) -> None:
-        self.level = checked_level("Br", level, 0, 11)
+        self.level: int = checked_level("Br", level, 0, 11)
 
     def compress(self, content: bytes) -> bytes:
         """Returns ``content`` as one brotli stream."""
@@ -66,7 +66,7 @@ class ZstdCoding:
     name = "zstd"
 
     def __init__(self, level: int) -> None:
-        self.level = checked_level("Zstd", level, 1, 22)
+        self.level: int = checked_level("Zstd", level, 1, 22)
         self._compress = _load_zstd(self.level)
 
     def compress(self, content: bytes) -> bytes:

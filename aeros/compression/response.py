@@ -55,7 +55,7 @@ class ResponseCoder:
             and first_value(headers, b"content-encoding") is None
             and first_value(headers, b"content-range") is None
             and compressor.is_compressible(content_type.decode("latin-1"))
-            and not parse_response_directives(combined_value(headers, b"cache-control")).no_transform
+            and not _forbids_transforming(headers)
         )
 
     async def apply(
@@ -130,6 +130,11 @@ class _Bench:
     def __init__(self) -> None:
         self.threads = asyncio.Semaphore(cpu_count() or 1)
         self.making: dict[tuple[int, str], asyncio.Task[bytes]] = {}
+
+
+def _forbids_transforming(headers: RawHeaders) -> bool:
+    stated = combined_value(headers, b"cache-control")
+    return stated is not None and parse_response_directives(stated).no_transform
 
 
 def _coded_headers(headers: RawHeaders, coding: Coding, length: int) -> RawHeaders:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from typing import cast
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 from quart.app import Quart
 from quart.asgi import ASGIHTTPConnection
-from quart.wrappers import Request
+from quart.debug import traceback_response
+from quart.typing import ResponseTypes
+from quart.wrappers import Request, Response
+from quart.wrappers.response import DataBody
 
 from aeros.exchange import exchange_of
 
 
 class HTTPConnection(ASGIHTTPConnection):
-    """Quart's connection, except that a client which leaves takes no other client's answer along.
+    """Quart's connection, in the task that the server made for the request.
 
-    While other requests wait for the view that this one runs, the view goes on after the
-    client has left, within the cache's deadline.
+    Quart makes two tasks more, for the handler and for what the client sends. Here the client is
+    watched only once the handler has to wait for something, and the request's own task is
+    cancelled if the client leaves. A client that leaves takes no other client's answer along:
+    while other requests wait for the view that this one runs, the view goes on, within the
+    cache's deadline.
     """
 
     def __init__(self, app: Quart, scope: HTTPScope) -> None:
@@ -25,32 +31,99 @@ class HTTPConnection(ASGIHTTPConnection):
         if not scope["path"]:
             scope["path"] = "/"
         super().__init__(app, scope)
+        self._has_left = False
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Handles the request until the response is sent or the client has left."""
         request = self._create_request_from_scope(send)
-        receiver = asyncio.ensure_future(self.handle_messages(request, receive))
-        handler = asyncio.ensure_future(self.handle_request(request, send))
+        watch = _Watch(self, request, receive)
         try:
-            await asyncio.wait([handler, receiver], return_when=asyncio.FIRST_COMPLETED)
-            if not handler.done():
-                await self._finish_leading(request, handler)
+            await self.handle_request(request, send)
+        except asyncio.CancelledError:
+            # Ours, unless the server cancelled the request as well.
+            if not self._has_left or watch.task.uncancel() > 0:
+                raise
+        else:
+            if self._has_left:
+                await watch.absorb()
         finally:
-            await _cancel(task for task in (handler, receiver) if not task.done())
-        for task in (handler, receiver):
-            if not task.cancelled():
-                task.result()
+            await watch.stop()
 
-    async def _finish_leading(self, request: Request, handler: asyncio.Task[None]) -> None:
+    async def handle_request(self, request: Request, send: ASGISendCallable) -> None:
+        """Makes the response and sends it within its time."""
+        try:
+            response = await self.app.handle_request(request)
+        except Exception as error:
+            if not (self.app.debug or self.app.testing):
+                raise
+            response = await traceback_response(error)
+        timeout = cast("float | None", self.app.config["RESPONSE_TIMEOUT"])
+        if isinstance(response, Response) and response.timeout is not Ellipsis:
+            timeout = cast("float | None", response.timeout)
+        try:
+            async with asyncio.timeout(timeout):
+                await self._send_response(send, response)
+        except TimeoutError:
+            # As in Quart: a client that does not read in time gets no more.
+            return
+
+    async def _send_response(self, send: ASGISendCallable, response: ResponseTypes) -> None:
+        if not isinstance(response, Response) or not isinstance(response.response, DataBody):
+            await super()._send_response(send, response)
+            return
+        body = response.response
+        fields = [(name.lower().encode(), value.encode()) for name, value in response.headers.items()]
+        await send({"type": "http.response.start", "status": response.status_code, "headers": fields})
+        await send(
+            {"type": "http.response.body", "body": body.data[body.begin : body.end], "more_body": False}
+        )
+
+    async def watch(
+        self, request: Request, receive: ASGIReceiveCallable, handler: asyncio.Task[object]
+    ) -> None:
+        """Takes what the client sends; when it leaves, ends the handler unless others need it."""
+        await self.handle_messages(request, receive)
         exchange = exchange_of(request.scope)
         transaction = exchange.transaction if exchange is not None else None
         if transaction is not None and transaction.is_leading:
-            await asyncio.wait([handler], timeout=transaction.deadline_seconds)
+            await asyncio.sleep(transaction.deadline_seconds)
+        self._has_left = True
+        handler.cancel()
 
 
-async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
-    pending = list(tasks)
-    for task in pending:
-        task.cancel()
-    # Their errors are raised by whoever asks for the results.
-    await asyncio.gather(*pending, return_exceptions=True)
+class _Watch:
+    """Watches the client from the moment on at which the handler first waits."""
+
+    __slots__ = ("_waiting", "_watcher", "task")
+
+    def __init__(self, connection: HTTPConnection, request: Request, receive: ASGIReceiveCallable) -> None:
+        task: asyncio.Task[object] | None = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("an ASGI application runs in a task")
+        self.task = task
+        self._watcher: asyncio.Task[None] | None = None
+
+        def begin() -> None:
+            self._watcher = asyncio.ensure_future(connection.watch(request, receive, task))
+
+        # It runs only if the handler gives the loop a turn, which a quick view never does.
+        self._waiting = asyncio.get_running_loop().call_soon(begin)
+
+    async def absorb(self) -> None:
+        """Takes the cancellation that came when the handler had just ended."""
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            self.task.uncancel()
+
+    async def stop(self) -> None:
+        """Ends the watching; an error in it is raised."""
+        self._waiting.cancel()
+        watcher = self._watcher
+        if watcher is None:
+            return
+        if not watcher.done():
+            watcher.cancel()
+            await asyncio.wait([watcher])
+        if not watcher.cancelled():
+            watcher.result()

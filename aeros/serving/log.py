@@ -204,7 +204,7 @@ class ConsoleHandler(logging.Handler):
         super().__init__()
         self.stream_name = stream_name
         self.defer_to = defer_to
-        self.dropped = 0
+        self.dropped: int = 0
         self.style = ConsoleStyle(log_format=log_format, color=color, traceback=traceback)
 
     @property
