@@ -16,9 +16,9 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from dependency_injector import containers, providers
 
@@ -29,6 +29,8 @@ from aeros.serving.log import ConsoleStyle, build_logger
 from aeros.serving.runner import AnyServer
 from aeros.serving.server import Server
 from aeros.settings import ServerSettings, SettingsResolver, check_setting, environment_settings
+
+T = TypeVar("T")
 
 
 def _build_logger(settings: ServerSettings) -> logging.Logger:
@@ -146,22 +148,25 @@ def replace_provider(container: containers.Container, name: str, value: object) 
 
 
 @contextmanager
-def using_settings(container: containers.Container, settings: ServerSettings) -> Generator[None]:
-    """Makes the container give ``settings`` while the context lasts.
+def overridden(provider: providers.Provider[T], overriding: providers.Provider[T]) -> Generator[None]:
+    """Puts ``overriding`` in the provider's place while the context lasts.
 
-    An override that was made meanwhile stays in force.
+    What is undone is this override and no other: one that was made meanwhile stays in force.
     """
-    provider = container.providers["settings"]
-    given = providers.Object(settings)
-    provider.override(given)  # pyright: ignore[reportUnknownMemberType]  # its stub
+    provider.override(overriding)  # pyright: ignore[reportUnknownMemberType]  # its stub
     try:
         yield
     finally:
-        overriding = cast("tuple[providers.Provider[object], ...]", provider.overridden)  # pyright: ignore[reportUnknownMemberType]
-        later = [other for other in overriding if other is not given]
+        stacked = cast("tuple[providers.Provider[T], ...]", provider.overridden)  # pyright: ignore[reportUnknownMemberType]  # its stub
         provider.reset_override()
-        for other in later:
-            provider.override(other)  # pyright: ignore[reportUnknownMemberType]  # its stub
+        for other in stacked:
+            if other is not overriding:
+                provider.override(other)  # pyright: ignore[reportUnknownMemberType]  # its stub
+
+
+def using_settings(container: containers.Container, settings: ServerSettings) -> AbstractContextManager[None]:
+    """Makes the container give ``settings`` while the context lasts."""
+    return overridden(container.providers["settings"], providers.Object(settings))
 
 
 def as_compressor(value: object) -> Base | None:

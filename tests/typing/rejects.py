@@ -1,0 +1,231 @@
+"""Mistakes that the type checkers must report, each with the code that they report it under.
+
+Never run. An ignore that hides nothing is an error itself (``warn_unused_ignores`` in mypy,
+``reportUnnecessaryTypeIgnoreComment`` in pyright), so a mistake that is no longer reported fails.
+"""
+# ruff: noqa: D102, D103 - what is wrong is said by the codes
+
+from __future__ import annotations
+
+import hashlib
+
+from cachelib import SimpleCache
+from dependency_injector import providers
+
+from aeros import Br, Cache, Container, Gzip, Negotiated, ServerSettings, WebServer, Zstd
+
+
+class AppContainer(Container):
+    retries = providers.Object(3)
+
+
+app = WebServer(__name__)
+shop = WebServer(__name__, container=AppContainer())
+
+
+# The options of cache()
+
+app.cache(timeout="60")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+app.cache("60")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+app.cache(key_prefix=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+app.cache(hash_method="md5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+app.cache(hash_method=hashlib.md5())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+app.cache(unless=True)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+app.cache(query_string="yes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+app.cache(cache_none=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+app.cache(timeuot=60)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+async def maybe() -> str:
+    return "yes"
+
+
+def wants_text(response: str) -> bool:
+    return bool(response)
+
+
+def count_rows() -> int:
+    return 5
+
+
+app.cache(unless=maybe)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+app.cache(forced_update=wants_text)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+app.cache(response_filter=wants_text)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+app.cache(key_prefix=count_rows)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+# What is decorated
+
+
+@app.cache  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+async def without_parentheses() -> str:
+    return ""
+
+
+@app.route("/pages/<int:number>")
+@app.cache(60)
+async def page(number: int, *, draft: bool = False) -> str:
+    return f"{number}{draft}"
+
+
+@app.cache(60)
+def report(year: int) -> dict[str, int]:
+    return {"year": year}
+
+
+@app.route("/plain")
+def plain(size: int) -> str:
+    return "x" * size
+
+
+async def call_views() -> None:
+    await page("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await page(1, True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await page(number=1, darft=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await page()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await report("2024")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    plain("3")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    length: int = await page(1)  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    total: str = await report(2024)  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    print(length, total)
+    print(report(2024)["year"])  # type: ignore[index]  # pyright: ignore[reportIndexIssue, reportUnknownArgumentType]
+
+
+app.cache(60)(5)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+# route()
+
+app.route("/", method="GET")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+app.route("/", strict_slashes="no")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+app.route(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+app.route("/", endpoint=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+app.route("/", defaults=["page"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+# The constructor
+
+WebServer()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+WebServer(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+WebServer(__name__, port="80")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+WebServer(__name__, "127.0.0.1", "80")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+WebServer(__name__, host=80)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+WebServer(__name__, include_server_header="no")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+WebServer(__name__, cache=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+WebServer(__name__, cache=SimpleCache)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+WebServer(__name__, cache={})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+WebServer(__name__, compression="br")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+WebServer(__name__, compression=True)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+WebServer(__name__, compression=Br)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+WebServer(__name__, global_headers={"a": 1})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
+WebServer(__name__, global_headers=[("a", "b")])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+WebServer(__name__, container=AppContainer)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+WebServer(__name__, container={})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+WebServer(__name__, compresion=Br())  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+# The container
+
+app.container.retries()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+shop.container.retrys()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+count: str = shop.container.retries()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+names: int = app.container.cache()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+
+
+class WrongCache(Container):
+    cache = providers.Singleton(Gzip)  # type: ignore[arg-type]  # pyright: ignore[reportAssignmentType]
+
+
+class CachelibCache(Container):
+    cache = providers.Singleton(SimpleCache)  # type: ignore[arg-type]  # pyright: ignore[reportAssignmentType]
+
+
+class WrongCompressor(Container):
+    compressor = providers.Object("br")  # type: ignore[arg-type]  # pyright: ignore[reportAssignmentType]
+
+
+class WrongLogger(Container):
+    logger = providers.Singleton(Cache)  # type: ignore[arg-type]  # pyright: ignore[reportAssignmentType]
+
+
+class WrongSettings(Container):
+    settings = providers.Object({"port": 80})  # type: ignore[arg-type]  # pyright: ignore[reportAssignmentType]
+
+
+class WrongServer(Container):
+    server = providers.Factory(Cache)  # type: ignore[arg-type]  # pyright: ignore[reportAssignmentType]
+
+
+class NoProvider(Container):
+    cache = Cache()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+
+
+def run_shop(server: WebServer[AppContainer]) -> None:
+    server.run_server()
+
+
+run_shop(app)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+other: WebServer[Cache]  # type: ignore[type-var]  # pyright: ignore[reportInvalidTypeArguments]
+
+
+# run_server(), run(), run_in_thread()
+
+
+def serve() -> None:
+    app.run_server(port="80")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    app.run_server(soft_limit="x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    app.run_server(hard_limit=1.5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    app.run_server(log_level=None, log_format="yaml")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    app.run_server(access_log_file=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    app.run_server(wrokers=4)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    app.run_server(workers="4")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    app.run(loop="uvloop")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    app.run(use_relaoder=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    with app.run_in_thread(port="0") as server:  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        port: str = server.port  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+        print(port)
+    app.run_in_thread(access_log_file="access.log")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    url: str = app.run_in_thread()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    print(url)
+
+
+# Settings, statistics
+
+settings = app.container.settings()
+settings.port = 8000  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+ServerSettings(port="80")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+ServerSettings(log_format="yaml")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+ServerSettings(prot=80)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+app.cache_stats().hits = 1  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+ratio: str = app.cache_stats().hits  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+left: int = app.clear_cache()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+app.clear_cache("view/%s")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+# Cache and compressors
+
+Cache(store=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Cache(300)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Cache(default_timeout="300")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Cache(max_bytes="64 MiB")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Cache(max_bytes=1.5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Cache(max_entries=500)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+Gzip("9")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Gzip(5, 500)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+Br(quality=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+Zstd(min_size="1k")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Zstd(mimetypes=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Negotiated("br")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Negotiated(Br)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Negotiated([Br(), Gzip()])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+class NoCoding:
+    name = "x-none"
+
+    def compress(self, content: str) -> bytes:
+        return content.encode()
+
+
+Negotiated(NoCoding())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Gzip().negotiate(b"gzip")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
