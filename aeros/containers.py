@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter
 from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from types import MappingProxyType
@@ -24,7 +23,7 @@ from dependency_injector import containers, providers
 
 from aeros.caching.server import Cache
 from aeros.compression import Base, Negotiated
-from aeros.errors import ProviderError, nearest_name
+from aeros.errors import ProviderError, misspelt_name
 from aeros.serving.log import ConsoleStyle, build_logger
 from aeros.serving.runner import AnyServer
 from aeros.serving.server import Server
@@ -39,9 +38,12 @@ def _build_logger(settings: ServerSettings) -> logging.Logger:
 
 
 def _resolve_settings(
-    resolver: SettingsResolver, arguments: Mapping[str, object], config: Mapping[str, object] | None
+    resolver: SettingsResolver,
+    arguments: Mapping[str, object],
+    config: Mapping[str, object] | None,
+    environment: Mapping[str, object],
 ) -> ServerSettings:
-    return resolver.resolve(arguments, config or {})
+    return resolver.resolve(arguments, config or {}, environment)
 
 
 class Container(containers.DeclarativeContainer):
@@ -51,7 +53,8 @@ class Container(containers.DeclarativeContainer):
         config: Settings by name, as ``dependency-injector`` loads them; keys that are no setting
             are the application's own.
         arguments: What the constructor of the server was given; it beats ``config``.
-        settings: How the server runs, from ``arguments``, ``config`` and defaults.
+        environment: What ``AEROS_*`` variables stated when the server was made.
+        settings: How the server runs, from ``arguments``, ``config``, ``environment`` and defaults.
         logger: Where the application logs.
         cache: The response cache.
         compressor: Compresses responses; a provider of None switches compression off.
@@ -64,9 +67,10 @@ class Container(containers.DeclarativeContainer):
 
     config: providers.Configuration = providers.Configuration()
     arguments: providers.Provider[Mapping[str, object]] = providers.Object({})
+    environment: providers.Provider[Mapping[str, object]] = providers.Object({})
     _resolver = providers.Singleton(SettingsResolver)
     settings: providers.Provider[ServerSettings] = providers.Callable(
-        _resolve_settings, _resolver, arguments, config
+        _resolve_settings, _resolver, arguments, config, environment
     )
     logger: providers.Provider[logging.Logger] = providers.Singleton(_build_logger, settings)
     cache: providers.Provider[Cache] = providers.Singleton(Cache)
@@ -82,7 +86,7 @@ _PROMISED: Final[Mapping[str, tuple[type, ...]]] = {
     "compressor": (Base, type(None)),
     "server": (),
 }
-_STANDARD: Final = ("config", "arguments", *_PROMISED)
+_STANDARD: Final = ("config", "arguments", "environment", *_PROMISED)
 
 
 def check_container(container: object) -> None:
@@ -131,10 +135,12 @@ def configure(container: containers.Container, arguments: Mapping[str, object]) 
         ConfigurationError: A value does not fit.
     """
     checked = {name: check_setting(name, value, place=name) for name, value in arguments.items()}
+    environment = environment_settings(os.environ)
     replace_provider(container, "arguments", MappingProxyType(checked))
+    replace_provider(container, "environment", MappingProxyType(environment))
     stated = {name: value for name, value in configuration(container).items() if value is not None}
     config = cast(providers.Configuration, container.providers["config"])
-    config.from_dict({**environment_settings(os.environ), **stated, **checked})
+    config.from_dict({**environment, **stated, **checked})
 
 
 def configuration(container: containers.Container) -> Mapping[str, object]:
@@ -187,17 +193,10 @@ def as_compressor(value: object) -> Base | None:
 def _check_spelling(name: str) -> None:
     if name in _STANDARD or name.startswith("_"):
         return
-    nearest = nearest_name(name, _STANDARD)
-    # ``caches`` or ``logger_factory`` are names of their own; ``cahce`` and ``loger`` are not.
-    if nearest and not name.startswith(nearest) and _is_typo(name, nearest):
-        raise ProviderError(name, "looks like a misspelt provider", f"did you mean {nearest!r}?")
-
-
-def _is_typo(name: str, meant: str) -> bool:
-    """Tells whether one slip of the finger makes ``name`` of ``meant``."""
-    surplus = Counter(name) - Counter(meant)
-    missing = Counter(meant) - Counter(name)
-    return name[0] == meant[0] and surplus.total() <= 1 and missing.total() <= 1
+    meant = misspelt_name(name, _STANDARD)
+    # ``caches`` and ``cache2`` are names of their own; ``cahce`` and ``loger`` are not.
+    if meant is not None and not name.startswith(meant):
+        raise ProviderError(name, "looks like a misspelt provider", f"did you mean {meant!r}?")
 
 
 def _check_class(name: str, provider: providers.Provider[Any], promised: tuple[type, ...]) -> None:
@@ -207,8 +206,12 @@ def _check_class(name: str, provider: providers.Provider[Any], promised: tuple[t
             raise _wrong_type(name, type(value), promised)
         return
     made = cast(object, getattr(provider, "provides", None))
-    if promised and isinstance(made, type) and not issubclass(made, promised):
+    if not isinstance(made, type):
+        return  # a function: what it gives is seen when it is called
+    if promised and not issubclass(made, promised):
         raise _wrong_type(name, made, promised)
+    if name == "server" and not hasattr(made, "run"):
+        raise ProviderError(name, f"gives {made.__name__}", "it must give a server, with a method run()")
 
 
 def _wrong_type(name: str, given: type, promised: tuple[type, ...]) -> ProviderError:

@@ -45,6 +45,10 @@ class ConfigurationError(AerosError, ValueError):
         self.cure = cure
         super().__init__(setting, problem, cure)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Each class is built from data of its own, so it comes back from another process by it.
+        return _rebuilt, (type(self), self.args, vars(self))
+
     def __str__(self) -> str:
         return one_line(f"{self.setting}: {self.problem}; {self.cure}")
 
@@ -213,10 +217,40 @@ class EntryFormatError(AerosError):
     """Stored bytes are damaged, foreign, or of another version; the cache treats them as a miss."""
 
 
+def _rebuilt(
+    kind: type[ConfigurationError], args: tuple[object, ...], attributes: dict[str, object]
+) -> ConfigurationError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error
+
+
 def nearest_name(name: str, known: Iterable[str]) -> str | None:
     """Returns the known name most like ``name``, or None where none is alike."""
     matches = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return matches[0] if matches else None
+
+
+def misspelt_name(name: str, known: Iterable[str]) -> str | None:
+    """Returns the known name that one slip of the finger makes ``name`` of, or None.
+
+    A slip is one character missing, too much or wrong, or two that changed places.
+    """
+    return next((other for other in known if other != name and _is_slip(name, other)), None)
+
+
+def _is_slip(name: str, meant: str) -> bool:
+    short, long = sorted((name, meant), key=len)
+    if len(long) - len(short) == 1:
+        return any(long[:index] + long[index + 1 :] == short for index in range(len(long)))
+    if len(long) != len(short):
+        return False
+    wrong = [index for index, letters in enumerate(zip(name, meant, strict=True)) if len(set(letters)) == 2]
+    if len(wrong) == 2:
+        first, second = wrong
+        swapped = name[first] == meant[second] and name[second] == meant[first]
+        return second - first == 1 and swapped
+    return len(wrong) == 1
 
 
 def one_line(text: str) -> str:

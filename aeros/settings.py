@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
-from aeros.errors import InvalidHeaderError, InvalidSettingError, UnknownOptionError, nearest_name
+from aeros.errors import InvalidHeaderError, InvalidSettingError, UnknownOptionError, misspelt_name
 from aeros.http.fields import is_field_value, is_token
 from aeros.types import RawHeaders
 
@@ -125,31 +126,57 @@ class SettingsResolver:
     __slots__ = ("_answer", "_layers")
 
     def __init__(self) -> None:
-        self._layers: tuple[dict[str, object], dict[str, object]] | None = None
+        self._layers: tuple[dict[str, object], ...] | None = None
         self._answer: ServerSettings | None = None
 
-    def resolve(self, arguments: Mapping[str, object], config: Mapping[str, object]) -> ServerSettings:
-        """Returns the settings: from ``arguments``, else from ``config``, else the default.
+    def resolve(
+        self,
+        arguments: Mapping[str, object],
+        config: Mapping[str, object],
+        environment: Mapping[str, object] = MappingProxyType({}),
+    ) -> ServerSettings:
+        """Returns the settings: from ``arguments``, ``config``, ``environment``, else the defaults.
 
         Args:
             arguments: What the constructor of the server was given, by setting.
-            config: The application's configuration; keys that are no setting are its own.
+            config: The application's configuration; keys that are no setting are its own. What
+                it only repeats of the environment counts as the environment's.
+            environment: What ``AEROS_*`` variables state.
 
         Raises:
             ConfigurationError: A value does not fit.
         """
-        layers = dict(arguments), {name: config[name] for name in _SOURCES if name in config}
+        stated = {name: config[name] for name in _SOURCES if name in config}
+        layers = tuple(_snapshot(layer) for layer in (arguments, stated, environment))
         if self._answer is None or layers != self._layers:
             self._answer = _choose(*layers)
             self._layers = layers
         return self._answer
 
 
-def _choose(arguments: Mapping[str, object], config: Mapping[str, object]) -> ServerSettings:
+def _snapshot(layer: Mapping[str, object]) -> dict[str, object]:
+    """Returns a copy that stays when a mapping in the layer is changed in its place."""
+    return {
+        name: dict(cast("Mapping[object, object]", value)) if isinstance(value, Mapping) else value
+        for name, value in layer.items()
+    }
+
+
+def _choose(
+    arguments: Mapping[str, object], config: Mapping[str, object], environment: Mapping[str, object]
+) -> ServerSettings:
     values: dict[str, object] = {}
-    for source, name in _SOURCES.items():
-        if name not in values and config.get(source) is not None:
-            values[name] = check_setting(name, config[source], place=f"config.{source}")
+    own = {
+        name: value
+        for name, value in config.items()
+        if value is not None and not (name in environment and environment[name] == value)
+    }
+    # A variable that says "none" states that, where a key of the configuration that is None, as
+    # one loaded from a variable that is not set, states nothing.
+    for layer, place in ((own, "config."), (environment, ENVIRONMENT_PREFIX)):
+        for source, name in _SOURCES.items():
+            if name not in values and source in layer:
+                values[name] = check_setting(name, layer[source], place=f"{place}{source}")
     return ServerSettings().replace(values | dict(arguments))
 
 
@@ -190,7 +217,7 @@ def environment_settings(environ: Mapping[str, str]) -> dict[str, object]:
         if variable in known:
             source = known[variable]
             values[source] = check_setting(_SOURCES[source], text, place=variable)
-        elif variable.startswith(ENVIRONMENT_PREFIX) and nearest_name(variable, known):
+        elif variable.startswith(ENVIRONMENT_PREFIX) and misspelt_name(variable, known):
             raise UnknownOptionError(variable, known, where="the environment")
     return values
 
@@ -281,8 +308,8 @@ def _check_level(place: str, value: object) -> int:
 def _check_file(place: str, value: object) -> str | None:
     if _is_none(value):
         return None
-    if hasattr(value, "__fspath__"):
-        value = str(value)
+    if isinstance(value, os.PathLike):
+        value = cast(object, os.fspath(cast("os.PathLike[str]", value)))
     if isinstance(value, str) and "\0" not in value:
         return value
     raise InvalidSettingError(place, value, "the path of a file, or None")
@@ -305,7 +332,7 @@ def _whole_number(value: object) -> int | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     # isdecimal() alone would take digits of other scripts, which nobody means in a setting.
-    if isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal():
+    if isinstance(value, str) and len(value) < 20 and value.strip().isascii() and value.strip().isdecimal():
         return int(value)
     return None
 

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from math import isfinite
 from typing import Final, TypeAlias, cast
 
 from aeros.errors import EntryFormatError
@@ -144,7 +145,7 @@ def decode_entry(data: bytes) -> Entry:
         raise EntryFormatError("the digest does not match: the entry is damaged")
     try:
         return _decode_payload(bytes(payload))
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error) as error:
         raise EntryFormatError(f"the entry is malformed: {error!r}") from error
 
 
@@ -188,6 +189,8 @@ def _decode_payload(payload: bytes) -> Entry:
             lifetime=_number(head["lifetime"]),
             generation=_text_of(head["generation"]),
         )
+    if head["kind"] != "response":
+        raise ValueError("an entry of no known kind")
     return _decode_response(head, payload, _HEAD_LENGTH.size + length)
 
 
@@ -198,8 +201,8 @@ def _decode_response(head: dict[str, object], payload: bytes, position: int) -> 
         end = position + int(_number(size))
         bodies[str(coding)] = payload[position:end]
         position = end
-    if position != len(payload):
-        raise ValueError("the bodies do not fill the payload")
+    if position != len(payload) or len(bodies) != len(sizes):
+        raise ValueError("the bodies are not those of the head")
     return StoredResponse(
         key=_bytes(head["key"]),
         status=int(_number(head["status"])),
@@ -236,6 +239,6 @@ def _text_of(value: object) -> str:
 
 
 def _number(value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError("expected a number")
+    if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value):
+        raise TypeError("expected a finite number")
     return value

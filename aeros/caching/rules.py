@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from aeros.caching.keys import HashMethod
 from aeros.errors import InvalidSettingError
@@ -53,9 +53,13 @@ class CacheRules:
         return (before, after) if placeholder else (before,)
 
 
-def check_hash_method(value: object) -> None:
+def check_hash_method(value: Any) -> None:  # it comes from users, and may be anything
     """Raises ``InvalidSettingError`` where ``value`` is no constructor of ``hashlib``."""
-    if not callable(value) or not hasattr(value(b""), "hexdigest"):
+    try:
+        fits = isinstance(value(b"").hexdigest(), str)
+    except (TypeError, ValueError, AttributeError):
+        fits = False
+    if not fits:
         raise InvalidSettingError("hash_method", value, "a constructor such as hashlib.sha256")
 
 

@@ -110,7 +110,7 @@ class Cache:
         self._store = None if store is None else GuardedStore(as_store(store), deadline_seconds=deadline)
         self._memory = MemoryStore(self.max_bytes)
         self._flights: PerLoop[dict[bytes, Flight]] = PerLoop(dict)
-        self._writes: PerLoop[set[asyncio.Task[None]]] = PerLoop(set)
+        self._writes: PerLoop[dict[str, asyncio.Task[None]]] = PerLoop(dict)
         self._clock = clock
         self._cleared = 0
         self._cleared_at = float("-inf")
@@ -181,7 +181,7 @@ class Cache:
         except RuntimeError:
             asyncio.run(self._renew_generation())
         else:
-            self._write(self._renew_generation())
+            self._write(_GENERATION_NAME, self._renew_generation())
         return None
 
     def stats(self) -> CacheStats:
@@ -201,8 +201,8 @@ class Cache:
 
     async def settle(self) -> None:
         """Waits until this loop has told the store all that it was to be told."""
-        while tasks := self._writes.get():
-            await asyncio.wait(list(tasks))
+        while tasks := list(self._writes.get().values()):
+            await asyncio.wait(tasks)
 
     def __repr__(self) -> str:
         where = f"{self._store.store!r} and " if self._store else ""
@@ -210,16 +210,22 @@ class Cache:
 
     async def _board(self, request: CacheRequest) -> Transaction:
         """Leads the flight of this key, or waits for the one that is under way."""
-        key = self._selected_key(request)
         flights = self._flights.get()
-        flight = flights.get(key)
-        if flight is None:
-            flight = flights[key] = Flight(lambda: flights.pop(key, None), self.flight_deadline_seconds)
-            return self._miss(request, flight)
-        found = await flight.wait()
-        if found is not None and selects(found.vary, request.headers):
-            return self._collapsed(found)
-        return self._miss(request)
+        key = self._selected_key(request)
+        while (flight := flights.get(key)) is not None:
+            found = await flight.wait()
+            if found is None:
+                return self._miss(request)
+            if selects(found.vary, request.headers):
+                return self._collapsed(found)
+            # It is for other requests than this one. Now that it is known what the responses
+            # vary by, this request has a key of its own.
+            stored = await self._lookup(request)
+            if stored is not None:
+                return self._hit(stored)
+            key = variant_key(request.key, [name for name, _ in found.vary], request.headers)
+        flights[key] = flight = Flight(lambda: flights.pop(key, None), self.flight_deadline_seconds)
+        return self._miss(request, flight)
 
     async def _lookup(self, request: CacheRequest) -> StoredResponse | None:
         entry = await self._fetch(request.key, request.rules)
@@ -282,18 +288,21 @@ class Cache:
             return None
 
     def _keep(self, key: bytes, entry: Entry, name: str) -> bool:
+        if not self._memory.set(key, entry, self._clock()):
+            return False
         if isinstance(entry, StoredResponse):
             entry.on_growth = lambda grown: self._grown(grown, name)
-        return self._memory.set(key, entry, self._clock())
+        return True
 
     def _grown(self, entry: StoredResponse, name: str) -> None:
-        self._memory.recount(entry)
-        self._share(name, entry)
+        # A body that was still being coded when a newer response came must not bring it back.
+        if self._memory.recount(entry):
+            self._share(name, entry)
 
     def _share(self, name: str, entry: Entry) -> None:
         """Tells the store of an entry, without making a response wait for it."""
         if self._store is not None:
-            self._write(self._write_entry(self._store, name, entry))
+            self._write(name, self._write_entry(self._store, name, entry))
 
     async def _write_entry(self, store: GuardedStore, name: str, entry: Entry) -> None:
         ttl = entry.ttl(self._clock())
@@ -315,11 +324,22 @@ class Cache:
             return
         self._generation = generation
 
-    def _write(self, work: Coroutine[None, None, None]) -> None:
-        tasks = self._writes.get()
-        task = asyncio.create_task(work)
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+    def _write(self, name: str, work: Coroutine[None, None, None]) -> None:
+        """Does ``work`` on a name of the store in the background, after what is under way on it."""
+        writes = self._writes.get()
+        before = writes.get(name)
+
+        async def in_turn() -> None:
+            if before is not None:
+                await asyncio.wait([before])
+            await work
+
+        def forget(done: asyncio.Task[None]) -> None:
+            if writes.get(name) is done:
+                del writes[name]
+
+        writes[name] = task = asyncio.create_task(in_turn())
+        task.add_done_callback(forget)
 
     def _hit(self, found: StoredResponse) -> Transaction:
         self._counts["hits"] += 1

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import pickle
+import pickletools
 import threading
 import time
 from collections import OrderedDict
@@ -32,6 +34,7 @@ CachelibCache: TypeAlias = BaseCache
 """Any cache object of cachelib."""
 
 _STORE_THREADS: Final = 8
+_LONGEST_SECONDS: Final = 10 * 365 * 86400
 
 
 @runtime_checkable
@@ -106,14 +109,22 @@ class MemoryStore:
             self._make_room()
         return True
 
-    def recount(self, entry: Entry) -> None:
-        """Takes note that ``entry`` has grown, if it is still kept."""
+    def recount(self, entry: Entry) -> bool:
+        """Takes note that ``entry`` has grown; returns False where it is not kept any more."""
         with self._lock:
             room = self._rooms.get(entry.key)
-            if room is not None and room.entry is entry:
-                self._bytes += entry.size - room.size
-                room.size = entry.size
-                self._make_room()
+            if room is None or room.entry is not entry:
+                return False
+            size = entry.size
+            if size > self.max_bytes:
+                # It leaves alone instead of driving all the others out first.
+                self._drop(entry.key)
+                self.evictions += 1
+                return False
+            self._bytes += size - room.size
+            room.size = size
+            self._make_room()
+            return True
 
     def delete(self, key: bytes) -> None:
         """Forgets the entry, if there is one."""
@@ -165,7 +176,8 @@ class CachelibStore:
 
     async def set(self, name: str, value: bytes, ttl_seconds: float) -> None:
         """Keeps ``value``; cachelib counts whole seconds, and 0 would mean for ever."""
-        timeout = max(1, ceil(ttl_seconds))
+        # Redis and the file cache refuse lifetimes that end too far in the future.
+        timeout = min(max(1, ceil(ttl_seconds)), _LONGEST_SECONDS)
         kept = await self._in_thread(partial(self._cache.set, name, value, timeout))
         if kept is False:
             raise StoreUnavailableError(f"{type(self._cache).__name__} did not keep the value")
@@ -182,28 +194,42 @@ class CachelibStore:
 class PlainSerializer:
     """Writes bytes and whole numbers, and reads nothing else: what cachelib's caches call.
 
-    cachelib's file cache keeps a count of its files through the same serializer, hence numbers.
+    cachelib's file cache keeps a count of its files through the same serializer. The folder may
+    be in use by the application itself, so the count is written as cachelib writes it, pickled;
+    it is read by its opcodes, and nothing is ever unpickled.
     """
 
-    def dumps(self, value: object, protocol: int = 0) -> bytes:  # noqa: ARG002 - cachelib passes it
-        """Returns ``value`` with a tag for its type."""
-        return b"b" + value if isinstance(value, bytes) else b"i%d" % int(cast(int, value))
+    def dumps(self, value: object, protocol: int = 2) -> bytes:
+        """Returns bytes with a tag, and a number as cachelib would write it."""
+        return b"b" + value if isinstance(value, bytes) else pickle.dumps(value, protocol)
 
     def loads(self, data: bytes | None) -> bytes | int | None:
         """Returns the value; None for anything that ``dumps`` has not written."""
         if not isinstance(data, bytes):
             return None
-        if data[:1] == b"b":
-            return data[1:]
-        return int(data[1:]) if data[:1] == b"i" and data[1:].isdigit() else None
+        return data[1:] if data[:1] == b"b" else _pickled_number(data)
 
-    def dump(self, value: object, file: IO[bytes], protocol: int = 0) -> None:
+    def dump(self, value: object, file: IO[bytes], protocol: int = 2) -> None:
         """Writes ``value`` to ``file``."""
         file.write(self.dumps(value, protocol))
 
     def load(self, file: IO[bytes]) -> bytes | int | None:
         """Reads a value from ``file``."""
         return self.loads(file.read())
+
+
+def _pickled_number(data: bytes) -> int | None:
+    """Returns the number of a pickle that consists of one; reading opcodes executes nothing."""
+    if len(data) > 64:
+        return None
+    try:
+        opcodes = [(opcode.name, argument) for opcode, argument, _ in pickletools.genops(data)]
+    except (ValueError, IndexError):
+        return None
+    values = [(name, argument) for name, argument in opcodes if name not in ("PROTO", "FRAME", "STOP")]
+    if len(values) == 1 and values[0][0] in ("BININT", "BININT1", "BININT2", "LONG1"):
+        return cast(int, values[0][1])
+    return None
 
 
 class GuardedStore:
@@ -251,7 +277,8 @@ class GuardedStore:
         await self._guarded(lambda: self.store.set(name, value, ttl_seconds))
 
     async def _guarded(self, call: Callable[[], Awaitable[T]]) -> T:
-        if self._failures >= self.FAILURES_TO_OPEN:
+        is_trial = self._failures >= self.FAILURES_TO_OPEN
+        if is_trial:
             if self._clock() < self._closed_until:
                 raise StoreUnavailableError("the store is not asked until its pause is over")
             # This call tries it; the others go on without until it has answered.
@@ -260,23 +287,23 @@ class GuardedStore:
             async with asyncio.timeout(self._deadline_seconds):
                 answer = await call()
         except Exception as error:
-            self._failed(error)
+            self._failed(error, is_trial=is_trial)
             raise StoreUnavailableError(f"{self.store!r}: {error!r}") from error
         self._answered()
         return answer
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: Exception, *, is_trial: bool) -> None:
         self.errors += 1
         self._failures += 1
-        if self._failures < self.FAILURES_TO_OPEN:
-            return
         if self._failures == self.FAILURES_TO_OPEN:
             _logger().warning(
                 "The cache's store %r is away (%r): responses are made without it", self.store, error
             )
-        else:
+        elif is_trial:
             self._pause = min(self._pause * 2, self.LONGEST_PAUSE_SECONDS)
-        self._closed_until = self._clock() + self._pause
+        # Calls that were under way when the outage began do not lengthen the pause.
+        if is_trial or self._failures == self.FAILURES_TO_OPEN:
+            self._closed_until = self._clock() + self._pause
 
     def _answered(self) -> None:
         if self._failures >= self.FAILURES_TO_OPEN:
@@ -293,7 +320,12 @@ def as_store(value: object) -> Store:
     """
     if isinstance(value, BaseCache):
         return CachelibStore(value)
-    if isinstance(value, Store) and iscoroutinefunction(value.get_many) and iscoroutinefunction(value.set):
+    if (
+        not isinstance(value, type)
+        and isinstance(value, Store)
+        and iscoroutinefunction(value.get_many)
+        and iscoroutinefunction(value.set)
+    ):
         return value
     raise InvalidSettingError(
         "cache", value, "an aeros Cache, a cachelib cache object, or an object with async get_many and set"

@@ -165,8 +165,12 @@ class Transaction:
         if verdict.reason is not None:
             self.abandon(verdict.reason)
             return None
-        self._candidate = _candidate(request, verdict, status, headers, body, now)
-        return self._candidate
+        candidate = _candidate(request, verdict, status, headers, body, now)
+        if candidate.ttl(now) <= 0:
+            self.abandon("lifetime-zero")
+            return None
+        self._candidate = candidate
+        return candidate
 
     def commit(self, *, status: int, headers: RawHeaders, session_used: bool) -> None:
         """Stores what was proposed, unless the finished response forbids it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 
 from aeros.per_loop import PerLoop
 
@@ -78,7 +79,8 @@ class _Line:
             await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                self._waiting.remove(turn)
+                with suppress(ValueError):  # passed over when its turn came
+                    self._waiting.remove(turn)
             else:
                 self.leave()  # called in the same moment: the slot goes to the next
             raise
@@ -90,8 +92,9 @@ class _Line:
     def _call(self) -> None:
         while self._waiting and self._has_room():
             turn = self._waiting.popleft()
-            self._handled += 1
-            turn.set_result(None)
+            if not turn.done():  # else its client has left, and its task has not run yet
+                self._handled += 1
+                turn.set_result(None)
 
     def _has_room(self) -> bool:
         return self._soft_limit is None or self._handled < self._soft_limit

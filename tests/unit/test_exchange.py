@@ -1,0 +1,71 @@
+"""What the parts of aeros tell each other about one request."""
+
+from __future__ import annotations
+
+from aeros.caching.server import Cache
+from aeros.exchange import Exchange, attach_exchange, exchange_of, own_date, owns_date
+from aeros.http.cache_status import CacheStatus
+from aeros.types import Scope
+
+
+class CountedSlot:
+    """A slot that counts how often it was given back."""
+
+    def __init__(self) -> None:
+        self.released = 0
+
+    def release(self) -> None:
+        """Counts."""
+        self.released += 1
+
+
+def test_an_exchange_is_found_in_the_scope_that_it_was_attached_to() -> None:
+    """Two requests never see each other's exchange."""
+    first: Scope = {}
+    second: Scope = {}
+    exchange = Exchange()
+    attach_exchange(first, exchange)
+    assert exchange_of(first) is exchange
+    assert exchange_of(second) is None
+
+
+def test_a_foreign_object_under_the_same_name_is_no_exchange() -> None:
+    """A middleware that copies or replaces scope entries does not break the request."""
+    scope: Scope = {}
+    attach_exchange(scope, Exchange())
+    for name in scope:
+        scope[name] = "foreign"
+    assert exchange_of(scope) is None
+
+
+def test_a_slot_is_given_back_once() -> None:
+    """Whoever ends the request first gives the slot back, and nobody does it again."""
+    slot = CountedSlot()
+    exchange = Exchange(slot=slot)
+    exchange.release_slot()
+    exchange.release_slot()
+    assert slot.released == 1
+    assert exchange.slot is None
+
+
+def test_a_request_without_a_slot_has_nothing_to_give_back() -> None:
+    """Hits and websockets take none."""
+    exchange = Exchange()
+    exchange.release_slot()
+    assert exchange.slot is None
+
+
+def test_the_cache_status_is_the_transactions() -> None:
+    """On a route that is not cached there is none."""
+    transaction = Cache().bypass("unless")
+    assert Exchange().cache_status is None
+    assert Exchange(transaction=transaction).cache_status == CacheStatus(fwd="bypass", detail="unless")
+
+
+def test_the_date_is_aeros_own_only_where_it_was_said() -> None:
+    """A server that aeros does not run writes its own ``Date``."""
+    scope: Scope = {}
+    assert not owns_date(scope)
+    own_date(scope)
+    assert owns_date(scope)
+    assert exchange_of(scope) is None
