@@ -12,12 +12,14 @@ from aeros.errors import (
     InstancePathError,
     InvalidHeaderError,
     InvalidSettingError,
+    InvalidVariableError,
     LogFileError,
     MissingExtraError,
     PrivilegedPortError,
     ProviderError,
     StartupError,
     UnknownOptionError,
+    UnknownVariableError,
 )
 from aeros.settings import ServerSettings
 from aeros.webserver import WebServer
@@ -36,6 +38,7 @@ __all__ = [
     "InstancePathError",
     "InvalidHeaderError",
     "InvalidSettingError",
+    "InvalidVariableError",
     "LogFileError",
     "MissingExtraError",
     "Negotiated",
@@ -44,6 +47,7 @@ __all__ = [
     "ServerSettings",
     "StartupError",
     "UnknownOptionError",
+    "UnknownVariableError",
     "WebServer",
     "Zstd",
 ]

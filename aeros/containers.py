@@ -52,9 +52,8 @@ class Container(containers.DeclarativeContainer):
     Attributes:
         config: Settings by name, as ``dependency-injector`` loads them; keys that are no setting
             are the application's own.
-        arguments: What the constructor of the server was given; it beats ``config``.
-        environment: What ``AEROS_*`` variables stated when the server was made.
-        settings: How the server runs, from ``arguments``, ``config``, ``environment`` and defaults.
+        settings: How the server runs: from the constructor's arguments, ``config``, the
+            ``AEROS_*`` variables and the defaults.
         logger: Where the application logs.
         cache: The response cache.
         compressor: Compresses responses; a provider of None switches compression off.
@@ -66,11 +65,11 @@ class Container(containers.DeclarativeContainer):
         __getattr__: None  # type: ignore[assignment, misc]  # pyright: ignore[reportIncompatibleMethodOverride]
 
     config: providers.Configuration = providers.Configuration()
-    arguments: providers.Provider[Mapping[str, object]] = providers.Object({})
-    environment: providers.Provider[Mapping[str, object]] = providers.Object({})
+    _arguments: providers.Provider[Mapping[str, object]] = providers.Object({})
+    _environment: providers.Provider[Mapping[str, object]] = providers.Object({})
     _resolver = providers.Singleton(SettingsResolver)
     settings: providers.Provider[ServerSettings] = providers.Callable(
-        _resolve_settings, _resolver, arguments, config, environment
+        _resolve_settings, _resolver, _arguments, config, _environment
     )
     logger: providers.Provider[logging.Logger] = providers.Singleton(_build_logger, settings)
     cache: providers.Provider[Cache] = providers.Singleton(Cache)
@@ -86,7 +85,7 @@ _PROMISED: Final[Mapping[str, tuple[type, ...]]] = {
     "compressor": (Base, type(None)),
     "server": (),
 }
-_STANDARD: Final = ("config", "arguments", "environment", *_PROMISED)
+_STANDARD: Final = ("config", "_arguments", "_environment", *_PROMISED)
 
 
 def check_container(container: object) -> None:
@@ -136,8 +135,8 @@ def configure(container: containers.Container, arguments: Mapping[str, object]) 
     """
     checked = {name: check_setting(name, value, place=name) for name, value in arguments.items()}
     environment = environment_settings(os.environ)
-    replace_provider(container, "arguments", MappingProxyType(checked))
-    replace_provider(container, "environment", MappingProxyType(environment))
+    replace_provider(container, "_arguments", MappingProxyType(checked))
+    replace_provider(container, "_environment", MappingProxyType(environment))
     stated = {name: value for name, value in configuration(container).items() if value is not None}
     config = cast(providers.Configuration, container.providers["config"])
     config.from_dict({**environment, **stated, **checked})

@@ -5,7 +5,9 @@
     AerosError
     ├── ConfigurationError           a setting is wrong: its name, the problem, the cure
     │   ├── InvalidSettingError      a value outside what the setting takes
+    │   │   └── InvalidVariableError in an AEROS_* variable (also a SystemExit)
     │   ├── UnknownOptionError       a name that nothing takes
+    │   │   └── UnknownVariableError an AEROS_* variable (also a SystemExit)
     │   ├── InvalidHeaderError       a field that must not be sent
     │   ├── ProviderError            a provider of the container that gives the wrong thing
     │   ├── MissingExtraError        an optional package that is not installed
@@ -81,6 +83,26 @@ class UnknownOptionError(ConfigurationError, TypeError):
         self.nearest: str | None = nearest_name(setting, self.known)
         cure = f"did you mean {self.nearest!r}?" if self.nearest else f"it takes {', '.join(self.known)}"
         super().__init__(setting, f"{where} has no such option", cure)
+
+
+class InvalidVariableError(InvalidSettingError, SystemExit):
+    """An ``AEROS_*`` variable has a value that its setting does not take.
+
+    Whoever starts a program sets its variables, not who wrote it: uncaught, this is one line on
+    standard error and exit status 1 instead of a traceback through the program.
+    """
+
+    def __init__(self, setting: str, value: object, expected: str) -> None:
+        super().__init__(setting, value, expected)
+        self.code = one_line(f"aeros: {self}")
+
+
+class UnknownVariableError(UnknownOptionError, SystemExit):
+    """An ``AEROS_*`` variable looks like a misspelt one; uncaught, one line and exit status 1."""
+
+    def __init__(self, setting: str, known: Iterable[str]) -> None:
+        super().__init__(setting, known, where="the environment")
+        self.code = one_line(f"aeros: {self}")
 
 
 class InvalidHeaderError(ConfigurationError):

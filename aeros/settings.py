@@ -17,7 +17,14 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
-from aeros.errors import InvalidHeaderError, InvalidSettingError, UnknownOptionError, misspelt_name
+from aeros.errors import (
+    ConfigurationError,
+    InvalidHeaderError,
+    InvalidSettingError,
+    InvalidVariableError,
+    UnknownVariableError,
+    misspelt_name,
+)
 from aeros.http.fields import is_field_value, is_token
 from aeros.types import RawHeaders
 
@@ -208,17 +215,20 @@ def environment_settings(environ: Mapping[str, str]) -> dict[str, object]:
     """Returns the settings that ``AEROS_*`` variables state, by the argument's name.
 
     Raises:
-        InvalidSettingError: A variable's text does not fit its setting.
-        UnknownOptionError: A variable looks like a misspelt one.
+        InvalidVariableError: A variable's text does not fit its setting.
+        UnknownVariableError: A variable looks like a misspelt one.
     """
     known = {ENVIRONMENT_PREFIX + source.upper(): source for source in _SOURCES}
     values: dict[str, object] = {}
     for variable, text in environ.items():
         if variable in known:
             source = known[variable]
-            values[source] = check_setting(_SOURCES[source], text, place=variable)
+            try:
+                values[source] = check_setting(_SOURCES[source], text, place=variable)
+            except ConfigurationError as error:
+                raise InvalidVariableError(variable, text, error.cure.removeprefix("give ")) from error
         elif variable.startswith(ENVIRONMENT_PREFIX) and misspelt_name(variable, known):
-            raise UnknownOptionError(variable, known, where="the environment")
+            raise UnknownVariableError(variable, known)
     return values
 
 

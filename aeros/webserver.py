@@ -60,7 +60,13 @@ from aeros.serving.connection import HTTPConnection
 from aeros.serving.context import RequestContext, template_context
 from aeros.serving.instance import instance_path
 from aeros.serving.limits import Admission
-from aeros.serving.options import DevelopmentOptions, UvicornOptions, needs_import, run_settings
+from aeros.serving.options import (
+    DevelopmentOptions,
+    ThreadOptions,
+    UvicornOptions,
+    needs_import,
+    run_settings,
+)
 from aeros.serving.runner import RunningServer, serve, serve_in_thread, serve_on_loop, starting
 from aeros.settings import UNSET, ServerSettings, Unset, given, given_or_none
 from aeros.types import Send
@@ -314,7 +320,7 @@ class WebServer(Quart, Generic[ContainerT_co]):
         ca_certs: str | None = None,
         certfile: str | None = None,
         keyfile: str | None = None,
-        **uvicorn_options: Unpack[DevelopmentOptions],
+        **options: Unpack[DevelopmentOptions],
     ) -> None:
         """Serves the application for development, with Quart's arguments, on the same engine.
 
@@ -325,10 +331,12 @@ class WebServer(Quart, Generic[ContainerT_co]):
             debug: Switches debug mode on or off.
             use_reloader: Whether to start again when a source file changes.
             loop: The event loop to serve on; it stays open. None: a new one.
-            ca_certs: Path of the CA certificates that clients' certificates are checked against.
+            ca_certs: Path of the CA certificates for clients' certificates; ``ssl_cert_reqs`` says
+                whether a client must have one.
             certfile: Path of the certificate.
             keyfile: Path of its key.
-            uvicorn_options: Any option of ``uvicorn.run()`` for one process.
+            options: Settings as for ``run_server()``, and any option of ``uvicorn.run()`` for one
+                process.
 
         Raises:
             StartupError: The server could not start.
@@ -340,7 +348,7 @@ class WebServer(Quart, Generic[ContainerT_co]):
         with starting():
             tls = given(ssl_ca_certs=ca_certs, ssl_certfile=certfile, ssl_keyfile=keyfile)
             address = self._development_address(host, port)
-            settings = run_settings(self._settings(), address, {**uvicorn_options, **tls}, where="run()")
+            settings = run_settings(self._settings(), address, {**options, **tls}, where="run()")
         stop = asyncio.Event()
         watch = partial(observe_changes, asyncio.sleep, stop) if use_reloader else None
         try:
@@ -352,7 +360,7 @@ class WebServer(Quart, Generic[ContainerT_co]):
 
     @contextmanager
     def run_in_thread(
-        self, host: str = "127.0.0.1", port: int = 0, **uvicorn_options: Unpack[UvicornOptions]
+        self, host: str = "127.0.0.1", port: int = 0, **options: Unpack[ThreadOptions]
     ) -> Generator[RunningServer]:
         """Serves in a thread while the context lasts, on a real socket.
 
@@ -362,15 +370,16 @@ class WebServer(Quart, Generic[ContainerT_co]):
         Args:
             host: Address to listen on.
             port: TCP port; 0 takes any free one.
-            uvicorn_options: Any option of ``uvicorn.run()`` for one process.
+            options: Settings as for ``run_server()``, and any option of ``uvicorn.run()`` for one
+                process. There is no access log unless ``access_log_to_std=True`` asks for it.
 
         Raises:
             StartupError: The server could not start.
         """
         with starting():
-            arguments: dict[str, object] = {"host": host, "port": port, "access_log_to_std": False}
-            settings = run_settings(self._settings(), arguments, uvicorn_options, where="run_in_thread()")
-        with serve_in_thread(self, settings) as running:
+            base = self._settings().replace({"access_log_to_std": False})
+            settings = run_settings(base, {"host": host, "port": port}, options, where="run_in_thread()")
+        with serve_in_thread(self, settings, build_server=self.container.server) as running:
             yield running
 
     # What Quart calls
@@ -503,7 +512,7 @@ class WebServer(Quart, Generic[ContainerT_co]):
         """Returns the address of ``run()``: loopback unless somebody said otherwise."""
         stated = configuration(self.container)
         name, _, number = str(cast(object, self.config["SERVER_NAME"]) or "").partition(":")
-        fallback = {"host": name or "127.0.0.1", "port": int(number or 5000)}
+        fallback = {"host": name or "127.0.0.1", "port": int(number) if number.isdecimal() else 5000}
         unstated = {setting: value for setting, value in fallback.items() if stated.get(setting) is None}
         return unstated | given(host=host, port=port)
 

@@ -15,6 +15,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from functools import partial
+from time import monotonic
 from types import MappingProxyType
 from typing import Final, Literal, cast
 
@@ -181,7 +183,7 @@ class Cache:
         except RuntimeError:
             asyncio.run(self._renew_generation())
         else:
-            self._write(_GENERATION_NAME, self._renew_generation())
+            self._write(_GENERATION_NAME, self._renew_generation)
         return None
 
     def stats(self) -> CacheStats:
@@ -212,8 +214,9 @@ class Cache:
         """Leads the flight of this key, or waits for the one that is under way."""
         flights = self._flights.get()
         key = self._selected_key(request)
+        deadline = monotonic() + self.flight_deadline_seconds
         while (flight := flights.get(key)) is not None:
-            found = await flight.wait()
+            found = await flight.wait(deadline - monotonic())
             if found is None:
                 return self._miss(request)
             if selects(found.vary, request.headers):
@@ -224,7 +227,7 @@ class Cache:
             if stored is not None:
                 return self._hit(stored)
             key = variant_key(request.key, [name for name, _ in found.vary], request.headers)
-        flights[key] = flight = Flight(lambda: flights.pop(key, None), self.flight_deadline_seconds)
+        flights[key] = flight = Flight(lambda: flights.pop(key, None))
         return self._miss(request, flight)
 
     async def _lookup(self, request: CacheRequest) -> StoredResponse | None:
@@ -302,7 +305,7 @@ class Cache:
     def _share(self, name: str, entry: Entry) -> None:
         """Tells the store of an entry, without making a response wait for it."""
         if self._store is not None:
-            self._write(name, self._write_entry(self._store, name, entry))
+            self._write(name, partial(self._write_entry, self._store, name, entry))
 
     async def _write_entry(self, store: GuardedStore, name: str, entry: Entry) -> None:
         ttl = entry.ttl(self._clock())
@@ -324,7 +327,7 @@ class Cache:
             return
         self._generation = generation
 
-    def _write(self, name: str, work: Coroutine[None, None, None]) -> None:
+    def _write(self, name: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
         """Does ``work`` on a name of the store in the background, after what is under way on it."""
         writes = self._writes.get()
         before = writes.get(name)
@@ -332,7 +335,7 @@ class Cache:
         async def in_turn() -> None:
             if before is not None:
                 await asyncio.wait([before])
-            await work
+            await work()
 
         def forget(done: asyncio.Task[None]) -> None:
             if writes.get(name) is done:

@@ -74,16 +74,15 @@ _UNMARKED = Marks()
 class Flight:
     """A view that runs for several requests: one leads, the others wait for what it brings."""
 
-    __slots__ = ("_deadline_seconds", "_landed", "_remove")
+    __slots__ = ("_landed", "_remove")
 
-    def __init__(self, remove: Callable[[], object], deadline_seconds: float) -> None:
+    def __init__(self, remove: Callable[[], object]) -> None:
         self._landed: asyncio.Future[StoredResponse | None] = asyncio.get_running_loop().create_future()
         self._remove = remove
-        self._deadline_seconds = deadline_seconds
 
-    async def wait(self) -> StoredResponse | None:
+    async def wait(self, timeout_seconds: float) -> StoredResponse | None:
         """Returns what the leader stored; None where it stored nothing or took too long."""
-        done, _ = await asyncio.wait([self._landed], timeout=self._deadline_seconds)
+        done, _ = await asyncio.wait([self._landed], timeout=max(0.0, timeout_seconds))
         return self._landed.result() if done else None
 
     def land(self, stored: StoredResponse | None) -> None:

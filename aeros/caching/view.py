@@ -162,7 +162,8 @@ class _Visit:
     async def _propose(self, transaction: Transaction, result: object) -> AnyResponse:
         if result is None:
             response: AnyResponse = self._app.build_response(b"", 204)
-            response.headers.pop("Content-Type", None)
+            for name in ("Content-Type", "Content-Length"):  # there is no content to tell of
+                response.headers.pop(name, None)
             if not self._rules.cache_none:
                 transaction.abandon("none")
                 return response

@@ -12,6 +12,7 @@ from quart.debug import traceback_response
 from quart.typing import ResponseTypes
 from quart.wrappers import Request, Response
 from quart.wrappers.response import DataBody
+from werkzeug.exceptions import HTTPException
 
 from aeros.exchange import exchange_of
 
@@ -51,8 +52,12 @@ class HTTPConnection(ASGIHTTPConnection):
 
     async def handle_request(self, request: Request, send: ASGISendCallable) -> None:
         """Makes the response and sends it within its time."""
+        response: ResponseTypes
         try:
             response = await self.app.handle_request(request)
+        except HTTPException as error:
+            # Outside of Quart's own handling, e.g. a Host that no request context can be made of.
+            response = await self.app.make_response(error)
         except Exception as error:
             if not (self.app.debug or self.app.testing):
                 raise

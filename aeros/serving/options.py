@@ -8,16 +8,29 @@ import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from inspect import signature
 from os import PathLike
-from typing import Any, Final, TypedDict
+from typing import Any, Final, Literal, TypedDict, cast
 
 import uvicorn
 
-from aeros.errors import UnknownOptionError
+from aeros.errors import InvalidSettingError, UnknownOptionError
 from aeros.settings import ServerSettings, check_setting
 
 
-class DevelopmentOptions(TypedDict, total=False):
-    """What ``run()`` passes on to uvicorn; see uvicorn's settings for what each one does."""
+class OwnOptions(TypedDict, total=False):
+    """Settings of aeros, for the calls that do not spell them out."""
+
+    log_level: int | str
+    access_log_file: str | PathLike[str] | None
+    access_log_to_std: bool
+    traceback: bool
+    soft_limit: int | None
+    hard_limit: int | None
+    log_format: Literal["text", "json"]
+    color: bool | None
+
+
+class PassedOptions(TypedDict, total=False):
+    """What is passed on to uvicorn; see uvicorn's settings for what each one does."""
 
     uds: str | None
     fd: int | None
@@ -68,10 +81,18 @@ class DevelopmentOptions(TypedDict, total=False):
     reset_contextvars: bool
 
 
-class UvicornOptions(DevelopmentOptions, total=False):
-    """What ``run_server()`` passes on to uvicorn; ``run()`` has a ``loop`` of its own."""
+class UvicornOptions(PassedOptions, total=False):
+    """The options of ``run_server()`` for uvicorn; ``run()`` has a ``loop`` of its own."""
 
     loop: str
+
+
+class DevelopmentOptions(PassedOptions, OwnOptions, total=False):
+    """The further options of ``run()``."""
+
+
+class ThreadOptions(UvicornOptions, OwnOptions, total=False):
+    """The further options of ``run_in_thread()``."""
 
 
 # The application object is given, never made by uvicorn; aeros has these under its own names.
@@ -94,6 +115,26 @@ _RUN_ARGUMENTS: Final = frozenset(
     }
 )
 
+# Options that are whole numbers, with the lowest that makes sense.
+_NUMBERS: Final = {
+    "WEB_CONCURRENCY": 1,
+    "backlog": 0,
+    "fd": 0,
+    "h11_max_incomplete_event_size": 1,
+    "limit_concurrency": 1,
+    "limit_max_requests": 1,
+    "limit_max_requests_jitter": 0,
+    "timeout_graceful_shutdown": 0,
+    "timeout_keep_alive": 0,
+    "timeout_notify": 0,
+    "timeout_worker_healthcheck": 1,
+    "workers": 1,
+    "ws_max_queue": 0,
+    "ws_max_size": 1,
+}
+
+_CHOICES: Final = {"interface": ("auto", "asgi3", "asgi2", "wsgi"), "lifespan": ("auto", "on", "off")}
+
 # uvicorn's name for what aeros has under its own.
 _SAME: Final = {"server_header": "include_server_header", "use_colors": "color"}
 
@@ -114,20 +155,46 @@ def run_settings(
         ConfigurationError: A value does not fit.
     """
     check_options(options, _RUN_ARGUMENTS, where=where)
-    values = {name: check_setting(name, value, place=name) for name, value in arguments.items()}
+    own = {name: value for name, value in options.items() if name in _RUN_ARGUMENTS}
+    values = {name: check_setting(name, value, place=name) for name, value in {**own, **arguments}.items()}
     for option, name in _SAME.items():
         if options.get(option) is not None:
             values.setdefault(name, check_setting(name, options[option], place=option))
     if options.get("access_log") is False:
         values |= {"access_log_to_std": False, "access_log_file": None}
-    passed = {name: value for name, value in options.items() if name not in _SAME}
+    passed = {
+        name: _checked(name, value)
+        for name, value in options.items()
+        if name not in _SAME and name not in _RUN_ARGUMENTS
+    }
     return base.replace({**values, "uvicorn_options": {**base.uvicorn_options, **passed}})
 
 
 def needs_import(settings: ServerSettings) -> bool:
-    """Tells whether other processes will serve, which have to import the application."""
-    workers = settings.uvicorn_options.get("workers") or os.environ.get("WEB_CONCURRENCY") or 1
-    return bool(settings.uvicorn_options.get("reload")) or str(workers) != "1"
+    """Tells whether other processes will serve, which have to import the application.
+
+    Raises:
+        InvalidSettingError: ``WEB_CONCURRENCY``, which is uvicorn's, is no number of workers.
+    """
+    workers = settings.uvicorn_options.get("workers")
+    if workers is None and "WEB_CONCURRENCY" in os.environ:
+        workers = _checked("WEB_CONCURRENCY", os.environ["WEB_CONCURRENCY"])
+    return bool(settings.uvicorn_options.get("reload")) or cast(int, workers or 1) > 1
+
+
+def _checked(option: str, value: object) -> object:
+    """Returns the value of an option of uvicorn; uvicorn itself would start with a wrong one."""
+    if value is None:
+        return None
+    if option in _CHOICES and value not in _CHOICES[option]:
+        raise InvalidSettingError(option, value, f"one of {', '.join(map(repr, _CHOICES[option]))}")
+    if option in _NUMBERS:
+        lowest = _NUMBERS[option]
+        number = int(value) if isinstance(value, str) and value.isdecimal() and value.isascii() else value
+        if not isinstance(number, int) or isinstance(number, bool) or number < lowest:
+            raise InvalidSettingError(option, value, f"a whole number from {lowest} on")
+        return number
+    return value
 
 
 def known_options() -> frozenset[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import os
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
@@ -12,9 +14,11 @@ from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
 import uvicorn
+from uvicorn.config import LOOP_FACTORIES, STARTUP_FAILURE
+from uvicorn.importer import ImportFromStringError, import_from_string
 from uvicorn.supervisors import ChangeReload, Multiprocess
 
-from aeros.errors import ConfigurationError, InvalidSettingError, StartupError
+from aeros.errors import ConfigurationError, InvalidSettingError, ProviderError, StartupError
 from aeros.serving.application import Servable, ServedApplication
 from aeros.serving.server import Announce, Server, bind_sockets, urls
 from aeros.settings import ServerSettings
@@ -34,8 +38,24 @@ class AnyServer(Protocol):
 ServerFactory = Callable[[uvicorn.Config], AnyServer]
 
 
-def build_config(app: ServedApplication) -> uvicorn.Config:
+class Config(uvicorn.Config):
+    """uvicorn's configuration for an application that is an object, not an import string.
+
+    uvicorn reloads import strings only; an application of aeros takes its import path along.
+    """
+
+    @property
+    def should_reload(self) -> bool:
+        """Whether to start again when a source file changes."""
+        return self.reload
+
+
+def build_config(app: ServedApplication, *, one_process: bool = False) -> Config:
     """Returns uvicorn's configuration for an application's settings. It configures no logging.
+
+    Args:
+        app: The application, with its settings.
+        one_process: Whether ``WEB_CONCURRENCY``, which uvicorn reads, is out of place.
 
     Raises:
         ConfigurationError: uvicorn refuses a value.
@@ -46,11 +66,13 @@ def build_config(app: ServedApplication) -> uvicorn.Config:
     # after its constructor, which would otherwise take the handlers off its logger for everyone.
     options.pop("access_log", None)
     options.setdefault("log_config", None)
+    if one_process:
+        options.setdefault("workers", 1)
     if app.settings.uvicorn_options.get("date_header", True):
         # uvicorn would put its own Date beside the one of a stored response.
         options["date_header"] = False
     try:
-        config = uvicorn.Config(
+        config = Config(
             cast(Any, app),  # uvicorn's alias for an ASGI application names its own message types
             host=settings.host,
             port=settings.port,
@@ -58,7 +80,7 @@ def build_config(app: ServedApplication) -> uvicorn.Config:
             **cast("dict[str, Any]", options),  # names were checked; uvicorn checks the values
         )
     except (TypeError, ValueError, KeyError, OSError, ImportError) as error:
-        raise _refused(options, error) from error
+        raise _refused(settings.uvicorn_options, error) from error
     config.access_log = False
     return config
 
@@ -80,9 +102,12 @@ def serve(app: Servable, settings: ServerSettings, *, build_server: ServerFactor
         config = build_config(served)
         with served.serving(), _unix_socket_removed(config):
             if config.use_subprocess:
+                _check_loading(copy.copy(config))
                 _supervise(config, app)
                 return
             server = build_server(config)
+            if isinstance(server, uvicorn.Server):
+                _check_loading(config)
             if isinstance(server, Server):
                 server.announce = announcer(app, config)
             server.run()
@@ -112,14 +137,14 @@ def serve_on_loop(
     """
     with starting():
         served = ServedApplication(app, settings)
-        config = build_config(served)
-        if config.use_subprocess:
-            raise InvalidSettingError("workers", config.workers, "one worker; run_server() can start more")
+        config = build_config(served, one_process=True)
+        _refuse_processes(config, "run_server() has them")
         with served.serving(), _unix_socket_removed(config):
             server = build_server(config)
             if not isinstance(server, uvicorn.Server):
                 server.run()
                 return
+            _check_loading(config)
             if isinstance(server, Server):
                 server.announce = announcer(app, config)
             _run_on(loop, config, _serve_until(server, until), debug=debug)
@@ -182,39 +207,48 @@ class RunningServer:
 
 
 @contextmanager
-def serve_in_thread(app: Servable, settings: ServerSettings) -> Generator[RunningServer]:
+def serve_in_thread(
+    app: Servable, settings: ServerSettings, *, build_server: ServerFactory
+) -> Generator[RunningServer]:
     """Serves in a thread while the context lasts; leaving it stops the server.
 
     Args:
         app: The application.
         settings: How to serve it; port 0 takes a free one.
+        build_server: Makes the server.
 
     Raises:
         StartupError: The server could not start.
     """
     with starting():
-        thread = _ServerThread(app, settings)
-        try:
-            yield thread.start_and_wait()
-        finally:
-            thread.stop()
+        thread = _ServerThread(app, settings, build_server)
+    try:
+        with starting():
+            running = thread.start_and_wait()
+        yield running
+    finally:
+        thread.stop()
 
 
 class _ServerThread:
     """A server, its thread, and what went wrong in it."""
 
-    def __init__(self, app: Servable, settings: ServerSettings) -> None:
-        self._app = app
+    def __init__(self, app: Servable, settings: ServerSettings, build_server: ServerFactory) -> None:
         served = ServedApplication(app, settings)
         self._served = served
-        self._config = build_config(served)
-        if self._config.use_subprocess:
-            raise InvalidSettingError(
-                "workers", self._config.workers, "one worker: a thread has no processes"
-            )
+        self._config = build_config(served, one_process=True)
+        _refuse_processes(self._config, "a thread has none")
+        _check_loading(self._config)
         if self._config.timeout_graceful_shutdown is None:
             self._config.timeout_graceful_shutdown = int(STOP_TIMEOUT_SECONDS / 2)
-        self._server = Server(self._config)
+        server = build_server(self._config)
+        if not isinstance(server, Server):
+            raise ProviderError(
+                "server",
+                f"gives {type(server).__name__}",
+                "run_in_thread() needs an aeros.serving.server.Server",
+            )
+        self._server = server
         self._server.announce = self._announced
         self._answer = threading.Event()
         self._running: RunningServer | None = None
@@ -273,27 +307,71 @@ def announcer(app: Servable, config: uvicorn.Config) -> Announce:
     return announce
 
 
-def _supervise(config: uvicorn.Config, app: Servable) -> None:
+def _supervise(config: Config, app: Servable) -> None:
+    """Runs worker processes until stopped; one that can not start ends them all."""
     sockets = [] if config.uds or config.fd is not None else bind_sockets(config.host, config.port)
     try:
         bound = sockets or [config.bind_socket()]
         announcer(app, config)(sockets)
         if config.should_reload:
             ChangeReload(config, target=uvicorn.Server(config).run, sockets=bound).run()
-        else:
-            Multiprocess(config, sockets=bound).run()
+            return
+        workers = Multiprocess(config, sockets=bound)
+        workers.run()
     finally:
         for listener in sockets:
             listener.close()
+    if any(process.exitcode == STARTUP_FAILURE for process in workers.processes):
+        raise StartupError("the application did not start in a worker; its log says why")
+
+
+def _check_loading(config: uvicorn.Config) -> None:
+    """Lets uvicorn load what its options name, before anything is started.
+
+    Raises:
+        ConfigurationError: Something can not be loaded; the error names the options.
+    """
+    if config.fd is not None:
+        try:
+            os.fstat(config.fd)
+        except OSError as error:
+            raise InvalidSettingError("fd", config.fd, "an open descriptor of a bound socket") from error
+    if config.loop not in LOOP_FACTORIES:
+        try:
+            import_from_string(config.loop)
+        except ImportFromStringError as error:
+            expected = f"one of {', '.join(map(repr, LOOP_FACTORIES))}, or the import path of a loop factory"
+            raise InvalidSettingError("loop", config.loop, expected) from error
+    try:
+        config.load()
+    except Exception as error:
+        options = cast(ServedApplication, config.app).settings.uvicorn_options
+        raise _refused(options, error) from error
+
+
+def _refuse_processes(config: Config, instead: str) -> None:
+    if config.reload:
+        raise InvalidSettingError("reload", config.reload, f"no other processes here; {instead}")
+    if config.use_subprocess:
+        raise InvalidSettingError("workers", config.workers, f"no other processes here; {instead}")
 
 
 @contextmanager
 def _unix_socket_removed(config: uvicorn.Config) -> Generator[None]:
+    """Checks the path of a Unix socket, and removes the socket in the end; never another file."""
+    if config.uds is None:
+        yield
+        return
+    path = Path(config.uds)
+    if (path.exists() and not path.is_socket()) or not path.parent.is_dir():
+        raise InvalidSettingError(
+            "uds", config.uds, "the path of a socket, new or old, in a folder that exists"
+        )
     try:
         yield
     finally:
-        if config.uds:
-            Path(config.uds).unlink(missing_ok=True)
+        if path.is_socket():
+            path.unlink()
 
 
 def _scheme(config: uvicorn.Config) -> str:
@@ -301,7 +379,7 @@ def _scheme(config: uvicorn.Config) -> str:
 
 
 def _refused(options: Mapping[str, object], error: Exception) -> ConfigurationError:
-    names = ", ".join(sorted(name for name in options if name not in ("log_config", "date_header")))
+    names = ", ".join(sorted(name for name, value in options.items() if value is not None))
     return ConfigurationError(
         names or "uvicorn",
         f"uvicorn refused the options ({error})",

@@ -15,6 +15,9 @@ import uvicorn
 
 from aeros.errors import AddressInUseError, BindError, PrivilegedPortError
 
+# A name may have an address that this machine does not serve, as "localhost" where IPv6 is off.
+_NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+
 Announce = Callable[[list[socket.socket]], None]
 
 
@@ -61,10 +64,21 @@ class Server(uvicorn.Server):
         try:
             await super().startup(sockets=sockets)
         except OSError as error:
-            # Somebody else began to listen between our binding and our listening.
-            raise _bind_error(self.config.host, self.config.port, error) from error
+            raise self._listen_error(error) from error
         if self.announce is not None and self.started:
             self.announce(self.bound)
+
+    def _listen_error(self, error: OSError) -> BindError:
+        config, reason = self.config, error.strerror or str(error)
+        if config.uds is not None:
+            cure = "give a path in a folder that exists and that this user may write to"
+            return BindError(config.uds, 0, reason, cure, setting="uds")
+        if config.fd is not None:
+            return BindError(
+                f"fd {config.fd}", 0, reason, "give a descriptor of a bound socket", setting="fd"
+            )
+        # Somebody else began to listen between our binding and our listening.
+        return _bind_error(config.host, config.port, error)
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -99,15 +113,21 @@ def bind_sockets(host: str, port: int) -> list[socket.socket]:
         raise _bind_error(host, port, error) from error
     addresses = dict.fromkeys((family, address) for family, _, _, _, address in found)
     sockets: list[socket.socket] = []
-    try:
-        for family, address in addresses:
+    missing: OSError | None = None
+    for family, address in addresses:
+        try:
             listener = _bound(family, (address[0], port, *address[2:]))
-            sockets.append(listener)
-            port = listener.getsockname()[1]
-    except OSError as error:
-        for listener in sockets:
-            listener.close()
-        raise _bind_error(host, port, error) from error
+        except OSError as error:
+            if error.errno in _NOT_HERE:
+                missing = error
+                continue
+            for bound in sockets:
+                bound.close()
+            raise _bind_error(host, port, error) from error
+        sockets.append(listener)
+        port = listener.getsockname()[1]
+    if not sockets:
+        raise _bind_error(host, port, missing or OSError("it has no address")) from missing
     return sockets
 
 

@@ -383,7 +383,7 @@ def test_what_is_no_container_instance_is_refused(wrong: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["config", "arguments", "settings", "logger", "cache", "compressor", "server"]
+    "name", ["config", "_arguments", "settings", "logger", "cache", "compressor", "server"]
 )
 def test_a_container_that_lacks_a_standard_provider_is_refused(name: str) -> None:
     """A container of dependency-injector must be derived from that of aeros."""
@@ -540,3 +540,15 @@ def test_a_wrong_argument_leaves_nothing_half_made() -> None:
     with pytest.raises(ConfigurationError):
         WebServer(__name__, port=-1, host="a", container=container)
     assert container.settings() == ServerSettings()
+
+
+@pytest.mark.parametrize("name", ["environment", "arguments", "resolver"])
+def test_a_provider_of_the_applications_own_is_never_replaced_silently(name: str) -> None:
+    """A name that aeros needs for itself is an error that says so; every other keeps its value."""
+    container = container_with(**{name: providers.Object("production")})
+    refused: list[str] = []
+    try:
+        WebServer(__name__, container=cast(Container, container))
+    except ProviderError as error:
+        refused.append(error.provider)
+    assert refused == [name] or provider_of(container, name)() == "production"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -1132,3 +1133,18 @@ def test_clearing_without_a_loop_while_the_store_is_gone(free_port: int) -> None
         asyncio.run(stored(cache))
         assert cache.clear() is None
         assert cache.stats().entries == 0
+
+
+def test_a_loop_may_end_while_the_store_is_being_told() -> None:
+    """What was not written is lost, and nothing else: no warning, no error."""
+
+    async def leave() -> None:
+        cache = Cache(SlowFirst(), store_deadline_seconds=10)
+        await stored(cache, b"old")
+        await turns()
+        offer(await opened(cache, refresh=True), b"waits for its turn")
+        await turns()
+        offer(await opened(cache, refresh=True), b"not begun")
+
+    asyncio.run(leave())
+    gc.collect()
