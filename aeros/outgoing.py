@@ -31,10 +31,10 @@ class Outgoing:
     __slots__ = (
         "_coder",
         "_compressor",
-        "_ended",
         "_exchange",
         "_global",
         "_held",
+        "_is_out",
         "_may_code",
         "_scope",
         "_send",
@@ -58,7 +58,7 @@ class Outgoing:
         self._compressor = compressor
         self._global = global_headers
         self._held: Message | None = None
-        self._ended = False
+        self._is_out = False
         self._may_code = False
         self.started: bool = False
 
@@ -71,8 +71,10 @@ class Outgoing:
         elif kind == "http.response.body" and self._held is not None:
             start, self._held = self._held, None
             await self._on_first_body(start, message)
-        elif not self._ended:
+        elif not self._is_out:
             await self._send(message)
+        elif not message.get("more_body", False):
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def fail(self) -> None:
         """Answers for an application that raised before it had answered: a plain 500."""
@@ -102,7 +104,7 @@ class Outgoing:
             await self._begin(start, labelled(headers, self._exchange, None))
             await self._send(message)
             return
-        self._ended = True
+        self._is_out = True
         headers = labelled(headers, self._exchange, body)
         # Tags made here, by the cache or for a coding, are unknown to the application: only
         # this place can compare them.
@@ -114,7 +116,9 @@ class Outgoing:
         if compares and is_match(self._scope, start["status"], headers):
             start["status"], headers, body = 304, without_content(headers), b""
         await self._begin(start, headers)
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        # The application's own end is awaited: a generator may still work after its last chunk,
+        # and a server that had the end already would tell it that the client has left.
+        await self._send({**message, "body": body})
 
     async def _begin(self, start: Message, headers: RawHeaders) -> None:
         missing = [field for field in self._global if first_value(headers, field[0]) is None]

@@ -33,6 +33,7 @@ from aeros import (
     InstancePathError,
     InvalidHeaderError,
     InvalidSettingError,
+    InvalidVariableError,
     LogFileError,
     MissingExtraError,
     Negotiated,
@@ -41,6 +42,7 @@ from aeros import (
     ServerSettings,
     StartupError,
     UnknownOptionError,
+    UnknownVariableError,
     WebServer,
     Zstd,
 )
@@ -425,6 +427,8 @@ def report_error(error: AerosError) -> None:
     match error:
         case AddressInUseError() | PrivilegedPortError():
             assert_type(error.port, int)
+        case InvalidVariableError() | UnknownVariableError():
+            assert_type(error.code, str)
         case UnknownOptionError():
             assert_type(error.nearest, str | None)
             assert_type(error.known, tuple[str, ...])
@@ -435,7 +439,7 @@ def report_error(error: AerosError) -> None:
         case InstancePathError() | ConfigurationError():
             assert_type(error.cure, str)
         case StartupError():
-            assert_type(error.code, str | int | None)
+            assert_type(error.code, str)
         case EntryFormatError():
             pass
         case _:

@@ -184,7 +184,7 @@ def serve() -> None:
     with app.run_in_thread(port="0") as server:  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         port: str = server.port  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
         print(port)
-    app.run_in_thread(access_log_file="access.log")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    app.run_in_thread(acces_log_file="access.log")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     url: str = app.run_in_thread()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
     print(url)
 
