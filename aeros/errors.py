@@ -94,7 +94,7 @@ class InvalidVariableError(InvalidSettingError, SystemExit):
 
     def __init__(self, setting: str, value: object, expected: str) -> None:
         super().__init__(setting, value, expected)
-        self.code: str = one_line(f"aeros: {self}")
+        self.code: str | int | None = one_line(f"aeros: {self}")
 
 
 class UnknownVariableError(UnknownOptionError, SystemExit):
@@ -102,7 +102,7 @@ class UnknownVariableError(UnknownOptionError, SystemExit):
 
     def __init__(self, setting: str, known: Iterable[str]) -> None:
         super().__init__(setting, known, where="the environment")
-        self.code: str = one_line(f"aeros: {self}")
+        self.code: str | int | None = one_line(f"aeros: {self}")
 
 
 class InvalidHeaderError(ConfigurationError):

@@ -428,7 +428,7 @@ def report_error(error: AerosError) -> None:
         case AddressInUseError() | PrivilegedPortError():
             assert_type(error.port, int)
         case InvalidVariableError() | UnknownVariableError():
-            assert_type(error.code, str)
+            assert_type(error.code, str | int | None)
         case UnknownOptionError():
             assert_type(error.nearest, str | None)
             assert_type(error.known, tuple[str, ...])
@@ -439,7 +439,7 @@ def report_error(error: AerosError) -> None:
         case InstancePathError() | ConfigurationError():
             assert_type(error.cure, str)
         case StartupError():
-            assert_type(error.code, str)
+            assert_type(error.code, str | int | None)
         case EntryFormatError():
             pass
         case _:
