@@ -32,8 +32,8 @@ def test_overrides_nest_and_undo_only_themselves() -> None:
     app = WebServer("a")
     own = app.container.logger()
     first, second = (
-        override(app.container.logger, logging.Logger("1")),
-        override(app.container.logger, logging.Logger("2")),
+        override(app.container.logger, logging.getLogger("1")),
+        override(app.container.logger, logging.getLogger("2")),
     )
     first.__enter__()
     second.__enter__()
