@@ -60,9 +60,8 @@ class Transaction(Protocol):
         """Whether other requests may be waiting for this one's view."""
         ...
 
-    @property
-    def deadline_seconds(self) -> float:
-        """How long the view may go on after its own client has left."""
+    async def finish_leading(self) -> None:
+        """Waits until no other request waits for this one's view any more."""
         ...
 
     def commit(self, *, status: int, headers: RawHeaders, session_used: bool) -> None:
@@ -81,12 +80,14 @@ class Exchange:
     Attributes:
         transaction: The request's transaction with the cache; None on routes that are not cached.
         representation: The kept body that the response was built from, if any.
+        is_claimed: Whether a cached view answers, or has answered, this request.
         session_used: Whether anything read or wrote the session.
         slot: The admission slot that this request holds, if any.
     """
 
     transaction: Transaction | None = None
     representation: Representation | None = None
+    is_claimed: bool = False
     session_used: bool = False
     slot: Releasable | None = None
 
@@ -94,6 +95,20 @@ class Exchange:
     def cache_status(self) -> CacheStatus | None:
         """What the cache did; None on routes that are not cached."""
         return None if self.transaction is None else self.transaction.status
+
+    def begin(self) -> None:
+        """Begins to handle the request; a middleware may have it handled more than once."""
+        if self.transaction is not None:
+            self.transaction.abandon()
+        self.transaction = None
+        self.representation = None
+        self.is_claimed = False
+
+    def end(self) -> None:
+        """Ends the handling: who waits for its view is let go, and no view is looked up any more."""
+        if self.transaction is not None:
+            self.transaction.abandon()
+        self.is_claimed = True
 
     def release_slot(self) -> None:
         """Gives the admission slot back, if this request holds one."""

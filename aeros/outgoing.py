@@ -10,7 +10,7 @@ from aeros.caching.response import is_match, labelled, without_content
 from aeros.compression import Base
 from aeros.compression.response import ResponseCoder
 from aeros.exchange import Exchange
-from aeros.http.fields import first_value
+from aeros.http.fields import first_value, with_list_member
 from aeros.types import Message, RawHeaders, Scope, Send
 
 _FAILURE_BODY = b"Internal Server Error"
@@ -66,7 +66,6 @@ class Outgoing:
         """Sends ``message``; a start may be held until the first of the body has come."""
         kind = message["type"]
         if kind == "http.response.start":
-            self.started = True
             await self._on_start(message)
         elif kind == "http.response.body" and self._held is not None:
             start, self._held = self._held, None
@@ -82,6 +81,7 @@ class Outgoing:
             (b"content-type", b"text/plain; charset=utf-8"),
             (b"content-length", b"%d" % len(_FAILURE_BODY)),
         ]
+        self._held = None
         await self({"type": "http.response.start", "status": 500, "headers": headers})
         await self({"type": "http.response.body", "body": _FAILURE_BODY})
 
@@ -92,10 +92,14 @@ class Outgoing:
         self._may_code = self._compressor is not None and self._coder.may_code(
             self._compressor, start["status"], start["headers"]
         )
-        if self._exchange.transaction is not None or self._may_code:
+        if self._is_of_interest() and first_value(start["headers"], b"content-length") is not None:
             self._held = start
-        else:
-            await self._begin(start, start["headers"])
+            return
+        # A stream: its head does not wait for its first chunk.
+        headers = labelled(start["headers"], self._exchange, None)
+        if self._may_code and start["status"] == 304:
+            headers = with_list_member(headers, b"vary", "Accept-Encoding")
+        await self._begin(start, headers)
 
     async def _on_first_body(self, start: Message, message: Message) -> None:
         headers: RawHeaders = start["headers"]
@@ -120,9 +124,17 @@ class Outgoing:
         # and a server that had the end already would tell it that the client has left.
         await self._send({**message, "body": body})
 
+    def _is_of_interest(self) -> bool:
+        return self._may_code or self._exchange.transaction is not None
+
     async def _begin(self, start: Message, headers: RawHeaders) -> None:
-        missing = [field for field in self._global if first_value(headers, field[0]) is None]
-        start["headers"] = headers + missing
+        for name, value in self._global:
+            if name == b"vary":  # a list: this place itself may have put a member there
+                headers = with_list_member(headers, name, value.decode("latin-1"))
+            elif first_value(headers, name) is None:
+                headers = [*headers, (name, value)]
+        start["headers"] = headers
+        self.started = True
         await self._send(start)
 
 

@@ -195,6 +195,10 @@ class WebServer(Quart, Generic[ContainerT_co]):
         """The application's logger, as the container gives it now."""
         return self.current_logger()
 
+    @logger.setter
+    def logger(self, logger: logging.Logger) -> None:
+        replace_provider(self.container, "logger", logger)
+
     def cache(
         self,
         timeout: Timeout | None = None,
@@ -402,8 +406,8 @@ class WebServer(Quart, Generic[ContainerT_co]):
         )
         try:
             await super().__call__(scope, receive, cast(ASGISendCallable, outgoing))
-        except Exception:
-            if not outgoing.started:
+        except (Exception, asyncio.CancelledError) as error:
+            if not outgoing.started and not _is_cancelled(error):
                 await outgoing.fail()
             raise
         finally:
@@ -419,8 +423,8 @@ class WebServer(Quart, Generic[ContainerT_co]):
             return await super().handle_request(request)
         finally:
             exchange = exchange_of(request.scope)
-            if exchange is not None and exchange.transaction is not None:
-                exchange.transaction.abandon()
+            if exchange is not None:
+                exchange.end()
 
     async def full_dispatch_request(self, request_context: QuartRequestContext | None = None) -> AnyResponse:
         """Dispatches a request once it is admitted; cached views are admitted when they run."""
@@ -442,7 +446,10 @@ class WebServer(Quart, Generic[ContainerT_co]):
         exchange = exchange_of(context.request.scope)
         if exchange is not None and exchange.transaction is not None:
             exchange.transaction.commit(
-                status=response.status_code, headers=raw_headers(response), session_used=exchange.session_used
+                status=response.status_code,
+                headers=raw_headers(response),
+                # A context of somebody else's does not tell.
+                session_used=exchange.session_used or not isinstance(context, RequestContext),
             )
         return response
 
@@ -472,6 +479,8 @@ class WebServer(Quart, Generic[ContainerT_co]):
 
     async def admit(self, exchange: Exchange) -> AnyResponse | None:
         """Gets an admission slot for a request; returns the 503 where there is none."""
+        if exchange.slot is not None:
+            return None
         settings = self._settings()
         slot = await self._admission.enter(settings.soft_limit, settings.hard_limit)
         if slot is not None:
@@ -522,3 +531,9 @@ class WebServer(Quart, Generic[ContainerT_co]):
 
     def _runner_of(self, view: Callable[P, Any]) -> Callable[P, Awaitable[Any]]:
         return view if iscoroutinefunction(view) else self.ensure_async(view)
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    """Tells whether the server ended the request, rather than a view that raised the same error."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0

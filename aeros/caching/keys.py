@@ -34,7 +34,12 @@ def join_parts(parts: Iterable[bytes]) -> bytes:
 
 
 def request_key(
-    scope: Mapping[str, object], *, template: Sequence[str], query_string: bool, hash_method: HashMethod
+    scope: Mapping[str, object],
+    *,
+    template: Sequence[str],
+    view: str = "",
+    query_string: bool,
+    hash_method: HashMethod,
 ) -> bytes:
     """Returns the primary key of a request. HEAD has the key of GET.
 
@@ -42,6 +47,8 @@ def request_key(
         scope: The request's ASGI scope.
         template: Two texts, before and after the path: one key for each path. One text: one key
             for all paths of this host.
+        view: The name of the view, so that two of them on one path share nothing; it counts only
+            where the path does.
         query_string: Whether the query belongs to the key; its parameters are sorted by name.
         hash_method: Shortens the query, as ``hashlib.sha256`` does.
     """
@@ -55,7 +62,9 @@ def request_key(
         *(text.encode() for text in template),
     ]
     if len(template) > 1:
-        parts.append(raw_path(scope))
+        # As the client sent it, and as the router sees it: middleware may have rewritten one.
+        routed = str(scope["path"]), str(scope.get("root_path", "")), view
+        parts += [raw_path(scope), *(text.encode("utf-8", "surrogateescape") for text in routed)]
     if query_string:
         query = sorted_query(cast(bytes, scope.get("query_string", b"")))
         parts.append(hash_method(query).hexdigest().encode("ascii"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeAlias
 
@@ -25,6 +25,7 @@ class CacheRules:
         query_string: Whether the query is part of the key.
         hash_method: A constructor of ``hashlib``.
         cache_none: Whether a view's ``None``, which is answered as 204, is stored.
+        view: The full name of the view, e.g. ``"shop.views.report"``.
     """
 
     timeout: float | None = None
@@ -32,6 +33,11 @@ class CacheRules:
     query_string: bool = False
     hash_method: HashMethod = hashlib.md5
     cache_none: bool = False
+    view: str = ""
+
+    def of_view(self, name: str) -> CacheRules:
+        """Returns these rules for the view of that name."""
+        return replace(self, view=name)
 
     def __post_init__(self) -> None:
         if not isinstance(self.key_prefix, str) and not callable(self.key_prefix):

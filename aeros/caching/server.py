@@ -145,6 +145,7 @@ class Cache:
         key = request_key(
             scope,
             template=rules.key_template(),
+            view=rules.view,
             query_string=rules.query_string,
             hash_method=rules.hash_method,
         )

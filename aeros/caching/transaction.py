@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from aeros.caching.entry import StoredResponse
 from aeros.caching.keys import selecting_fields, variant_key
-from aeros.caching.policy import Verdict, forbidden_reason, judge
+from aeros.caching.policy import Verdict, forbidden_reason, judge, vary_names
 from aeros.caching.rules import CacheRules
 from aeros.http.cache_status import CacheStatus
 from aeros.http.etag import entity_tag_of
@@ -125,10 +125,10 @@ class Transaction:
         """Whether requests may be waiting for this one's view."""
         return self._flight is not None
 
-    @property
-    def deadline_seconds(self) -> float:
-        """How long the view may go on after its own client has left."""
-        return self._terms.deadline_seconds
+    async def finish_leading(self) -> None:
+        """Waits until nobody waits for this one's view any more, within the cache's deadline."""
+        if self._flight is not None:
+            await self._flight.wait(self._terms.deadline_seconds)
 
     @property
     def age(self) -> int:
@@ -187,6 +187,7 @@ class Transaction:
         if reason is None and status != candidate.status:
             reason = "status"
         if reason is None:
+            _select_by(candidate, request, vary_names(headers))
             reason = self._terms.admit(request, candidate, self._marks)
         if reason is not None:
             self.abandon(reason)
@@ -211,6 +212,14 @@ class Transaction:
         flight, self._flight = self._flight, None
         if flight is not None:
             flight.land(stored)
+
+
+def _select_by(candidate: StoredResponse, request: CacheRequest, names: tuple[bytes, ...]) -> None:
+    """Makes the request's values of more fields select the response: a hook may have set ``Vary``."""
+    selecting = sorted({*names, *(name for name, _ in candidate.vary)})
+    if len(selecting) > len(candidate.vary):
+        candidate.vary = selecting_fields(selecting, request.headers)
+        candidate.key = variant_key(request.key, selecting, request.headers)
 
 
 def _candidate(

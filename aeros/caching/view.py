@@ -13,6 +13,7 @@ from inspect import isawaitable
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast, overload
 
 from quart import has_request_context, request
+from quart.globals import request_ctx
 from quart.wrappers import Response
 from quart.wrappers.response import DataBody
 from werkzeug.datastructures import Headers
@@ -106,13 +107,16 @@ def cached_view(
     Within a request the result is a response. Outside of one, e.g. in a unit test that calls the
     view, the view just runs.
     """
+    rules = rules.of_view(f"{run.__module__}.{run.__qualname__}")
 
     @wraps(run)
     async def view(*args: P.args, **kwargs: P.kwargs) -> T:
         exchange = exchange_of(request.scope) if has_request_context() else None
-        # A cached view that calls another one answers for both: there is one response.
-        if exchange is None or exchange.transaction is not None:
+        # A cached view that calls another one answers for both: there is one response. A task
+        # that goes on after its request has none at all.
+        if exchange is None or exchange.is_claimed:
             return await run(*args, **kwargs)
+        exchange.is_claimed = True
         visit = _Visit(app, rules, conditions, exchange)
         # What Quart is given is a response; the view's own type stays what callers are told.
         return cast(T, await visit.answer(lambda: run(*args, **kwargs)))
@@ -144,7 +148,12 @@ class _Visit:
             if refusal is not None:
                 transaction.abandon("limit")
                 return refusal
-            return await self._propose(transaction, await run())
+            hooks = _hooks_of_this_request()
+            result = await run()
+            if _hooks_of_this_request() > hooks:
+                # They were registered by the view, and would be missing from a hit.
+                transaction.abandon("after-this-request")
+            return await self._propose(transaction, result)
         except BaseException:
             # Not only errors: a cancelled leader must let those who wait go, too.
             transaction.abandon()
@@ -205,6 +214,11 @@ class _Visit:
         return response
 
 
+def _hooks_of_this_request() -> int:
+    """Returns how many functions ``after_this_request`` has registered."""
+    return len(cast(Any, request_ctx)._after_request_functions)
+
+
 async def _asked(condition: Callable[[], bool | Awaitable[bool]] | None) -> bool:
     if condition is None:
         return False
@@ -216,7 +230,7 @@ def whole_body(response: AnyResponse) -> bytes | None:
     """Returns the body of a response that has all of it at hand; None for a stream or a file."""
     if isinstance(response, Response):
         body = response.response
-        if isinstance(body, DataBody) and (body.begin, body.end) == (0, len(body.data)):
+        if type(body) is DataBody and (body.begin, body.end) == (0, len(body.data)):
             return bytes(body.data)
         return None
     return response.get_data() if response.is_sequence else None

@@ -106,7 +106,7 @@ class Workshop:
         if ready is not None:
             return ready
         making = self._benches.get().making
-        job = (id(kept), coding.name)
+        job = (kept, coding.name)
         task = making.get(job)
         if task is None:
             # Its own task: a client that leaves must not cancel what the others wait for.
@@ -129,7 +129,8 @@ class _Bench:
 
     def __init__(self) -> None:
         self.threads = asyncio.Semaphore(cpu_count() or 1)
-        self.making: dict[tuple[int, str], asyncio.Task[bytes]] = {}
+        # By the object, which so outlives its task: another one could get its id().
+        self.making: dict[tuple[Representation, str], asyncio.Task[bytes]] = {}
 
 
 def _forbids_transforming(headers: RawHeaders) -> bool:

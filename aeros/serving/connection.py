@@ -12,7 +12,7 @@ from quart.debug import traceback_response
 from quart.typing import ResponseTypes
 from quart.wrappers import Request, Response
 from quart.wrappers.response import DataBody
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import BadHost, SecurityError
 
 from aeros.exchange import exchange_of
 
@@ -33,6 +33,9 @@ class HTTPConnection(ASGIHTTPConnection):
             scope["path"] = "/"
         super().__init__(app, scope)
         self._has_left = False
+        exchange = exchange_of(cast("dict[str, object]", scope))
+        if exchange is not None:
+            exchange.begin()
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Handles the request until the response is sent or the client has left."""
@@ -45,8 +48,8 @@ class HTTPConnection(ASGIHTTPConnection):
             if not self._has_left or watch.task.uncancel() > 0:
                 raise
         else:
-            if self._has_left:
-                await watch.absorb()
+            if self._has_left:  # and something in the application kept the cancellation to itself
+                watch.task.uncancel()
         finally:
             await watch.stop()
 
@@ -55,8 +58,8 @@ class HTTPConnection(ASGIHTTPConnection):
         response: ResponseTypes
         try:
             response = await self.app.handle_request(request)
-        except HTTPException as error:
-            # Outside of Quart's own handling, e.g. a Host that no request context can be made of.
+        except (BadHost, SecurityError) as error:
+            # Outside of Quart's own handling: no request context can be made of such a Host.
             response = await self.app.make_response(error)
         except Exception as error:
             if not (self.app.debug or self.app.testing):
@@ -73,7 +76,7 @@ class HTTPConnection(ASGIHTTPConnection):
             return
 
     async def _send_response(self, send: ASGISendCallable, response: ResponseTypes) -> None:
-        if not isinstance(response, Response) or not isinstance(response.response, DataBody):
+        if not isinstance(response, Response) or type(response.response) is not DataBody:
             await super()._send_response(send, response)
             return
         body = response.response
@@ -87,13 +90,21 @@ class HTTPConnection(ASGIHTTPConnection):
         self, request: Request, receive: ASGIReceiveCallable, handler: asyncio.Task[object]
     ) -> None:
         """Takes what the client sends; when it leaves, ends the handler unless others need it."""
-        await self.handle_messages(request, receive)
-        exchange = exchange_of(request.scope)
-        transaction = exchange.transaction if exchange is not None else None
-        if transaction is not None and transaction.is_leading:
-            await asyncio.sleep(transaction.deadline_seconds)
-        self._has_left = True
-        handler.cancel()
+        try:
+            await self.handle_messages(request, receive)
+            exchange = exchange_of(request.scope)
+            if exchange is not None and exchange.transaction is not None:
+                await exchange.transaction.finish_leading()
+        finally:
+            # Also where receiving failed: the handler would wait for a body that never comes.
+            if not _is_stopping():
+                self._has_left = True
+                handler.cancel()
+
+
+def _is_stopping() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class _Watch:
@@ -113,13 +124,6 @@ class _Watch:
 
         # It runs only if the handler gives the loop a turn, which a quick view never does.
         self._waiting = asyncio.get_running_loop().call_soon(begin)
-
-    async def absorb(self) -> None:
-        """Takes the cancellation that came when the handler had just ended."""
-        try:
-            await asyncio.sleep(0)
-        except asyncio.CancelledError:
-            self.task.uncancel()
 
     async def stop(self) -> None:
         """Ends the watching; an error in it is raised."""

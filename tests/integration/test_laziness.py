@@ -203,7 +203,7 @@ def test_a_module_with_an_application_can_be_imported_without_effect(
         "app = WebServer(__name__, port=1, global_headers={'X-Shop': '1'})\n"
         "@app.route('/')\n@app.cache(60)\nasync def index() -> str:\n    return 'x'\n"
     )
-    report = report_of(run_script(IMPORT, "import shop"))
+    report = report_of(run_script(IMPORT, "import shop", PYTHONDONTWRITEBYTECODE="1"))
     assert report["seen"] == []
     assert report["threads"][1] == ["MainThread"]
     assert report["logging"][1] == report["logging"][0]

@@ -85,7 +85,7 @@ class Work:
         self.most = max(self.most, self.running)
         self._began.release()
         try:
-            while not self._opened.is_set():  # noqa: ASYNC110 - a thread's event, and cancellable
+            while not self._opened.is_set():
                 await asyncio.sleep(0.01)
         except asyncio.CancelledError:
             self.cancelled += 1
@@ -327,7 +327,7 @@ async def test_streams_free_their_slot_when_they_begin() -> None:
     async def events() -> Response:
         async def chunks() -> AsyncIterator[bytes]:
             yield b"data: begin\n\n"
-            while not may_end.is_set():  # noqa: ASYNC110 - a thread's event, and cancellable
+            while not may_end.is_set():
                 await asyncio.sleep(0.01)
             yield b"data: end\n\n"
 

@@ -73,7 +73,7 @@ class Gate:
     async def __call__(self) -> None:
         """Waits within a view; cancelling it frees its thread a moment later."""
         self._reached.release()
-        while not self._opened.is_set():  # noqa: ASYNC110 - a thread's event, and cancellable
+        while not self._opened.is_set():
             await asyncio.sleep(0.01)
 
     async def reached(self, number: int = 1) -> None:
