@@ -214,7 +214,7 @@ FIRST_UNPRIVILEGED = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").r
 WITHOUT_RIGHTS = """\
 import atexit, encodings.idna, os
 # All that is imported later: without rights the environment may not be readable any more.
-import uvloop, uvicorn.lifespan.on, uvicorn.loops.auto
+import uvloop, uvicorn.lifespan.on, uvicorn.loops.auto, uvicorn.loops.uvloop
 import uvicorn.protocols.http.auto, uvicorn.protocols.websockets.auto
 if os.geteuid() == 0:
     os.seteuid(65534)
