@@ -23,9 +23,9 @@ class Outgoing:
         send: Where the messages go.
         scope: The request's ASGI scope.
         exchange: What the other parts know of the request.
-        coder: Applies a content coding, or None where responses are not compressed.
-        compressor: Chooses the coding; None together with ``coder``.
-        global_headers: Fields for every response that does not have them.
+        coder: Applies a content coding.
+        compressor: Chooses the coding; None where responses are not compressed.
+        global_headers: Fields for every response that does not have them; ``vary`` joins its list.
     """
 
     __slots__ = (
