@@ -1,6 +1,11 @@
 """aeros: one class to serve Quart applications, with caching, compression and injection."""
 
-from aeros.caching.server import Cache, CacheStats
+from aeros.caching.explain import Explanation
+from aeros.caching.memoize import Memoized
+from aeros.caching.serializers import JsonSerializer, Serializer, TypedSerializer
+from aeros.caching.server import Cache
+from aeros.caching.stats import CacheStats
+from aeros.caching.stores.redis import RedisStore
 from aeros.compression import Br, Gzip, Negotiated, Zstd
 from aeros.containers import Container
 from aeros.errors import (
@@ -18,8 +23,10 @@ from aeros.errors import (
     PrivilegedPortError,
     ProviderError,
     StartupError,
+    UncacheableArgumentError,
     UnknownOptionError,
     UnknownVariableError,
+    UnserializableError,
 )
 from aeros.settings import ServerSettings
 from aeros.webserver import WebServer
@@ -34,20 +41,28 @@ __all__ = [
     "ConfigurationError",
     "Container",
     "EntryFormatError",
+    "Explanation",
     "Gzip",
     "InstancePathError",
     "InvalidHeaderError",
     "InvalidSettingError",
     "InvalidVariableError",
+    "JsonSerializer",
     "LogFileError",
+    "Memoized",
     "MissingExtraError",
     "Negotiated",
     "PrivilegedPortError",
     "ProviderError",
+    "RedisStore",
+    "Serializer",
     "ServerSettings",
     "StartupError",
+    "TypedSerializer",
+    "UncacheableArgumentError",
     "UnknownOptionError",
     "UnknownVariableError",
+    "UnserializableError",
     "WebServer",
     "Zstd",
 ]

@@ -17,7 +17,9 @@
     │   │   └── PrivilegedPortError
     │   └── InstancePathError        an application that a worker process could not import
     ├── StartupError                 the server did not start (also a SystemExit: one line, status 1)
-    └── EntryFormatError             stored bytes that are not an intact entry of this version
+    ├── EntryFormatError             stored bytes that are not an intact entry of this version
+    ├── UnserializableError          a value that its serializer would not bring back as it is
+    └── UncacheableArgumentError     an argument of which no cache key can be made
 
 Errors are built from data, keep it as attributes, and say in one sentence what to change.
 """
@@ -237,6 +239,51 @@ class StartupError(AerosError, SystemExit):
 
 class EntryFormatError(AerosError):
     """Stored bytes are damaged, foreign, or of another version; the cache treats them as a miss."""
+
+
+class UnserializableError(AerosError, TypeError):
+    """A value that a serializer can not write, or would not bring back as it is.
+
+    Attributes:
+        path: Where in the value, e.g. ``value["prices"][2]``.
+        problem: What is wrong there, e.g. ``"is of the type tuple"``.
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        self.path = path
+        self.problem = problem
+        super().__init__(path, problem)
+
+    def __str__(self) -> str:
+        return one_line(
+            f"{self.path} {self.problem}; return another value or give memoize(serializer=...) that takes it"
+        )
+
+
+class UncacheableArgumentError(AerosError, TypeError):
+    """An argument of which no cache key can be made: nothing tells when two of its kind are the same.
+
+    Attributes:
+        function: The function that was called, e.g. ``"shop.price"``.
+        parameter: The parameter that has the argument.
+        kind: The type that is not supported, of the argument or of something in it.
+        problem: Why it is not.
+    """
+
+    def __init__(
+        self, function: str, parameter: str, kind: str, problem: str = "makes no lasting cache key"
+    ) -> None:
+        self.function = function
+        self.parameter = parameter
+        self.kind = kind
+        self.problem = problem
+        super().__init__(function, parameter, kind, problem)
+
+    def __str__(self) -> str:
+        cure = f"give memoize(key=...), or leave it out with memoize(ignored=({self.parameter!r},))"
+        if self.parameter in ("self", "cls"):
+            cure = "memoize a function in place of the method, or give memoize(key=...)"
+        return one_line(f"{self.function}({self.parameter}=): the type {self.kind} {self.problem}; {cure}")
 
 
 def _rebuilt(

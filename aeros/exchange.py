@@ -6,7 +6,8 @@ other. Each writes here what the others may need; the exchange travels in the AS
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -64,7 +65,12 @@ class Transaction(Protocol):
         """Waits until no other request waits for this one's view any more."""
         ...
 
-    def commit(self, *, status: int, headers: RawHeaders, session_used: bool) -> None:
+    @property
+    def shows_status(self) -> bool:
+        """Whether the response says what the cache did."""
+        ...
+
+    def commit(self, *, status: int, headers: RawHeaders, personal: str | None) -> None:
         """Stores what the view made, unless the finished response forbids it."""
         ...
 
@@ -82,6 +88,9 @@ class Exchange:
         representation: The kept body that the response was built from, if any.
         is_claimed: Whether a cached view answers, or has answered, this request.
         session_used: Whether anything read or wrote the session.
+        cookies_used: Whether anything read the cookies, on a route where that is noticed.
+        selecting_fields: Request fields that the response must name in ``Vary``.
+        refresh: The right to replace a stale response, for a request made for that; the cache's own.
         slot: The admission slot that this request holds, if any.
     """
 
@@ -89,12 +98,35 @@ class Exchange:
     representation: Representation | None = None
     is_claimed: bool = False
     session_used: bool = False
+    cookies_used: bool = False
+    selecting_fields: tuple[str, ...] = ()
+    refresh: object = None
     slot: Releasable | None = None
+
+    def __deepcopy__(self, memo: object) -> Exchange:
+        """Returns itself: middleware that copies the scope handles the same request."""
+        return self
 
     @property
     def cache_status(self) -> CacheStatus | None:
         """What the cache did; None on routes that are not cached."""
         return None if self.transaction is None else self.transaction.status
+
+    @property
+    def personal(self) -> str | None:
+        """What was read that belongs to one user, as a token for ``Cache-Status``."""
+        if self.session_used:
+            return "session"
+        return "cookies" if self.cookies_used else None
+
+    @contextmanager
+    def unnoticed(self) -> Generator[None]:
+        """What is read while the context lasts decides about the cache, not about the response."""
+        noticed = self.session_used, self.cookies_used
+        try:
+            yield
+        finally:
+            self.session_used, self.cookies_used = noticed
 
     def begin(self) -> None:
         """Begins to handle the request; a middleware may have it handled more than once."""

@@ -6,7 +6,7 @@ middleware, so it does not matter who made the response.
 
 from __future__ import annotations
 
-from aeros.caching.response import is_match, labelled, without_content
+from aeros.caching.response import is_match, labelled, sliced, without_content
 from aeros.compression import Base
 from aeros.compression.response import ResponseCoder
 from aeros.exchange import Exchange
@@ -113,12 +113,16 @@ class Outgoing:
         # Tags made here, by the cache or for a coding, are unknown to the application: only
         # this place can compare them.
         compares = self._exchange.transaction is not None
+        kept = self._exchange.representation
+        is_kept = kept is not None and body is kept.body
         if self._compressor is not None and self._may_code:
             coded = await self._coder.apply(self._compressor, self._scope, self._exchange, headers, body)
             compares = compares or coded.is_coded
             headers, body = coded.headers, coded.body
         if compares and is_match(self._scope, start["status"], headers):
             start["status"], headers, body = 304, without_content(headers), b""
+        elif is_kept:
+            start["status"], headers, body = sliced(self._scope, start["status"], headers, body)
         await self._begin(start, headers)
         # The application's own end is awaited: a generator may still work after its last chunk,
         # and a server that had the end already would tell it that the client has left.

@@ -35,6 +35,10 @@ class PerLoop(Generic[T]):
             value = self._values[loop] = self._make()
         return value
 
+    def loops(self) -> list[asyncio.AbstractEventLoop]:
+        """Returns the loops that have a value and are still alive. May be called from any thread."""
+        return list(self._values)
+
     def values(self) -> list[T]:
         """Returns the values of all loops that are still alive."""
         return list(self._values.values())

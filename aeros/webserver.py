@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import os
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Generator, Iterable, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from inspect import iscoroutinefunction
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -23,23 +21,18 @@ from typing import (
 )
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
-from quart import Quart
 from quart.ctx import RequestContext as QuartRequestContext
 from quart.globals import request_ctx
 from quart.typing import ASGIHTTPProtocol
 from quart.utils import MustReloadError, observe_changes, restart
-from quart.wrappers import Request, Response
+from quart.wrappers import Request
 
-from aeros.caching.keys import HashMethod
-from aeros.caching.rules import CacheRules, Timeout, checked_seconds
-from aeros.caching.server import Cache, CacheStats, as_cache
-from aeros.caching.stores import CachelibCache, Store
+from aeros.caching.application import CachingApplication
+from aeros.caching.server import Cache, as_cache
+from aeros.caching.stores import CachelibCache, SharedStore, Store
 from aeros.caching.view import (
-    CACHED_MARK,
     AnyResponse,
-    CachedDecorator,
-    Conditions,
-    cached_view,
+    cached_route,
     raw_headers,
 )
 from aeros.compression import Base
@@ -57,7 +50,7 @@ from aeros.containers import (
 from aeros.exchange import Exchange, attach_exchange, exchange_of
 from aeros.outgoing import Outgoing
 from aeros.serving.connection import HTTPConnection
-from aeros.serving.context import RequestContext, template_context
+from aeros.serving.context import RequestContext, notice_cookies, template_context
 from aeros.serving.instance import instance_path
 from aeros.serving.limits import Admission
 from aeros.serving.options import (
@@ -100,7 +93,7 @@ class RouteOptions(TypedDict, total=False):
     websocket: bool
 
 
-class WebServer(Quart, Generic[ContainerT_co]):
+class WebServer(CachingApplication, Generic[ContainerT_co]):
     """A ``quart.Quart`` that runs itself on uvicorn, caches and compresses responses.
 
     What is not passed comes from the container: from ``container.config``, the ``AEROS_*``
@@ -141,7 +134,7 @@ class WebServer(Quart, Generic[ContainerT_co]):
         port: int | None = None,
         include_server_header: bool | None = None,
         logging_level: int | str | None = None,
-        cache: Cache | Store | CachelibCache | None = None,
+        cache: Cache | Store | SharedStore | CachelibCache | None = None,
         compression: Base | Literal[False] | None = None,
         global_headers: Mapping[str, str] | None = None,
         static_url_path: str | None = None,
@@ -173,6 +166,7 @@ class WebServer(Quart, Generic[ContainerT_co]):
         if compression is not None:
             replace_provider(container, "compressor", as_compressor(compression))
         self._coder = ResponseCoder()
+        self._noticing: dict[type[Request], type[Request]] = {}
         self._admission = Admission()
         super().__init__(
             import_name,
@@ -198,61 +192,6 @@ class WebServer(Quart, Generic[ContainerT_co]):
     @logger.setter
     def logger(self, logger: logging.Logger) -> None:
         replace_provider(self.container, "logger", logger)
-
-    def cache(
-        self,
-        timeout: Timeout | None = None,
-        key_prefix: str | Callable[[], str] = "view/%s",
-        unless: Callable[[], bool | Awaitable[bool]] | None = None,
-        forced_update: Callable[[], bool | Awaitable[bool]] | None = None,
-        response_filter: Callable[[Response], bool | Awaitable[bool]] | None = None,
-        query_string: bool = False,
-        hash_method: HashMethod = hashlib.md5,
-        cache_none: bool = False,
-    ) -> CachedDecorator:
-        """Decorates a view so that it is answered from the cache while its response is fresh.
-
-        Put it below ``@app.route``; what stands between them runs for every request.
-
-        Args:
-            timeout: Lifetime: seconds or a ``timedelta``. None: what the response states, else
-                the cache's default. 0: stale at once, so not stored.
-            key_prefix: ``%s`` stands for the path. Without it all paths share one response; a
-                callable is asked at each request, and its text is used as it is.
-            unless: True keeps a request out of the cache.
-            forced_update: True runs the view even if a fresh response is stored.
-            response_filter: False keeps a response from being stored.
-            query_string: Whether the query is part of the key, its parameters sorted by name.
-            hash_method: A constructor of ``hashlib``, for the key's short form. Collisions are
-                harmless: the full key is compared.
-            cache_none: Whether a view's ``None``, which is answered as 204, is stored.
-
-        Raises:
-            InvalidSettingError: An option does not fit.
-        """
-        rules = CacheRules(
-            timeout=checked_seconds("timeout", timeout),
-            key_prefix=key_prefix,
-            query_string=query_string,
-            hash_method=hash_method,
-            cache_none=cache_none,
-        )
-        conditions = Conditions(unless=unless, forced_update=forced_update, response_filter=response_filter)
-        return CachedDecorator(lambda view: cached_view(self, rules, conditions, self._runner_of(view)))
-
-    def clear_cache(self) -> int | None:
-        """Forgets every cached response of this application, at once in this process.
-
-        May be called from any thread, with or without a running event loop.
-
-        Returns:
-            How many entries left; None where a store is involved, which does not tell.
-        """
-        return self.current_cache().clear()
-
-    def cache_stats(self) -> CacheStats:
-        """Returns the cache's counters in this process, as they are now."""
-        return self.current_cache().stats()
 
     def route(self, rule: str, **options: Unpack[RouteOptions]) -> Callable[[ViewT], ViewT]:  # type: ignore[override]  # the same, but typed
         """Registers a view for a URL and returns it unchanged.
@@ -419,10 +358,12 @@ class WebServer(Quart, Generic[ContainerT_co]):
 
     async def handle_request(self, request: Request) -> AnyResponse:
         """Handles a request; whoever waits for its view is let go however it ends."""
+        exchange = exchange_of(request.scope)
+        if exchange is not None and "cookies" in vars(request):
+            exchange.cookies_used = True  # the user's own class has read them while it was made
         try:
             return await super().handle_request(request)
         finally:
-            exchange = exchange_of(request.scope)
             if exchange is not None:
                 exchange.end()
 
@@ -430,10 +371,15 @@ class WebServer(Quart, Generic[ContainerT_co]):
         """Dispatches a request once it is admitted; cached views are admitted when they run."""
         request = (request_context or request_ctx).request
         exchange = exchange_of(request.scope)
-        if exchange is not None and not self._asks_itself(request):
-            refusal = await self.admit(exchange)
+        if exchange is not None:
+            route = cached_route(self.view_functions.get(request.endpoint or ""))
+            refusal = await self.admit(exchange) if route is None else None
             if refusal is not None:
                 return refusal
+            if route is not None and route.notices_cookies:
+                notice_cookies(request, self._noticing)
+            else:
+                exchange.cookies_used = False
         return await super().full_dispatch_request(request_context)
 
     async def process_response(
@@ -449,8 +395,9 @@ class WebServer(Quart, Generic[ContainerT_co]):
                 status=response.status_code,
                 headers=raw_headers(response),
                 # A context of somebody else's does not tell.
-                session_used=exchange.session_used or not isinstance(context, RequestContext),
+                personal=exchange.personal if isinstance(context, RequestContext) else "session",
             )
+        await self.evict_written(context, response)
         return response
 
     # What the rooms below ask for
@@ -496,16 +443,6 @@ class WebServer(Quart, Generic[ContainerT_co]):
         refusal.headers.update({"Retry-After": "1", "Content-Type": "text/plain; charset=utf-8"})
         return refusal
 
-    async def make_view_response(self, result: object) -> AnyResponse:
-        """Returns the response that a view's result stands for."""
-        return await self.make_response(cast(Any, result))
-
-    def build_response(self, body: bytes, status: int) -> Response:
-        """Returns a new response of the application's class."""
-        # Quart's class, which the type that Flask gives the attribute hides.
-        # Quart's own class, of which a type checker may see Flask's.
-        return cast(Response, cast(Any, self.response_class)(body, status))
-
     def _get_own_instance_path(self) -> str:
         """Returns ``"module:variable"``, under which another process can import this application.
 
@@ -524,13 +461,6 @@ class WebServer(Quart, Generic[ContainerT_co]):
         fallback = {"host": name or "127.0.0.1", "port": int(number) if number.isdecimal() else 5000}
         unstated = {setting: value for setting, value in fallback.items() if stated.get(setting) is None}
         return unstated | given(host=host, port=port)
-
-    def _asks_itself(self, request: Request) -> bool:
-        view = self.view_functions.get(request.endpoint or "")
-        return getattr(view, CACHED_MARK, False)
-
-    def _runner_of(self, view: Callable[P, Any]) -> Callable[P, Awaitable[Any]]:
-        return view if iscoroutinefunction(view) else self.ensure_async(view)
 
 
 def _is_cancelled(error: BaseException) -> bool:

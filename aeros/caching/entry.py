@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from math import isfinite
 from typing import Final, TypeAlias, cast
 
 from aeros.errors import EntryFormatError
 from aeros.types import RawHeaders
 
-MAGIC: Final = b"AEROS\x01\r\n"
+MAGIC: Final = b"AEROS\x02\r\n"
 _DIGEST_BYTES: Final = 16
 _HEAD_LENGTH: Final = struct.Struct(">I")
+_GREATEST_NUMBER: Final = sys.float_info.max
 _OVERHEAD_BYTES: Final = 600  # the objects around the bytes, measured on CPython 3.11
 
 SelectingFields: TypeAlias = tuple[tuple[bytes, bytes | None], ...]
@@ -41,7 +42,9 @@ class StoredResponse:
         initial_age: How old it was already when it was stored, in seconds.
         vary: The request's fields that selected it (RFC 9111 §4.1).
         is_public: Whether it may answer requests with ``Authorization``.
-        generation: The store's generation when its view began; clearing makes a new one.
+        while_revalidate: For how many seconds more it may be used while a new one is made (RFC 5861 §3).
+        if_error: For how many seconds more it may be used where none can be made (RFC 5861 §4).
+        stamp: What the shared store said of its marks before its view began.
         variants: Bodies by content coding.
     """
 
@@ -55,7 +58,9 @@ class StoredResponse:
     initial_age: float = 0.0
     vary: SelectingFields = ()
     is_public: bool = False
-    generation: str = ""
+    while_revalidate: float = 0.0
+    if_error: float = 0.0
+    stamp: str = ""
     variants: dict[str, bytes] = field(default_factory=dict[str, bytes])
     on_growth: Callable[[StoredResponse], None] | None = field(default=None, repr=False)
 
@@ -67,6 +72,10 @@ class StoredResponse:
     def ttl(self, now: float) -> float:
         """Returns for how many more seconds it is fresh; negative when stale."""
         return self.lifetime - self.age(now)
+
+    def useful_for(self, now: float) -> float:
+        """Returns for how many more seconds it may be used, fresh or stale."""
+        return self.ttl(now) + max(self.while_revalidate, self.if_error)
 
     @property
     def size(self) -> int:
@@ -96,18 +105,22 @@ class VaryMark:
         names: The fields, in lower case, that select among the responses.
         stored_at: When it was stored, in seconds since the epoch.
         lifetime: How long it stands, in seconds.
-        generation: As for ``StoredResponse``.
+        stamp: As for ``StoredResponse``.
     """
 
     key: bytes
     names: tuple[bytes, ...]
     stored_at: float
     lifetime: float
-    generation: str = ""
+    stamp: str = ""
 
     def ttl(self, now: float) -> float:
         """Returns for how many more seconds it stands; negative when over."""
         return self.lifetime - max(0.0, now - self.stored_at)
+
+    def useful_for(self, now: float) -> float:
+        """Returns the same: its lifetime is that of the longest response under it."""
+        return self.ttl(now)
 
     @property
     def size(self) -> int:
@@ -115,13 +128,52 @@ class VaryMark:
         return _OVERHEAD_BYTES + len(self.key) + sum(map(len, self.names))
 
 
-Entry: TypeAlias = StoredResponse | VaryMark
+@dataclass(slots=True, eq=False)
+class StoredValue:
+    """The value that a memoized function returned, in the bytes of its serializer.
+
+    Attributes:
+        key: The full key that it was stored under.
+        data: The value.
+        stored_at: When it was stored, in seconds since the epoch.
+        lifetime: How long it is fresh, in seconds.
+        while_revalidate: As for ``StoredResponse``.
+        if_error: As for ``StoredResponse``.
+        stamp: As for ``StoredResponse``.
+    """
+
+    key: bytes
+    data: bytes
+    stored_at: float
+    lifetime: float
+    while_revalidate: float = 0.0
+    if_error: float = 0.0
+    stamp: str = ""
+
+    def ttl(self, now: float) -> float:
+        """Returns for how many more seconds it is fresh; negative when stale."""
+        return self.lifetime - max(0.0, now - self.stored_at)
+
+    def useful_for(self, now: float) -> float:
+        """Returns for how many more seconds it may be used, fresh or stale."""
+        return self.ttl(now) + max(self.while_revalidate, self.if_error)
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that it takes, about."""
+        return _OVERHEAD_BYTES + len(self.key) + len(self.data)
+
+
+Entry: TypeAlias = StoredResponse | VaryMark | StoredValue
 
 
 def encode_entry(entry: Entry) -> bytes:
     """Returns the bytes of an entry, for a shared store."""
+    bodies: list[bytes] = []
     if isinstance(entry, VaryMark):
-        head, bodies = _mark_head(entry), []
+        head = _mark_head(entry)
+    elif isinstance(entry, StoredValue):
+        head, bodies = _value_head(entry), [entry.data]
     else:
         codings = sorted(entry.variants)
         head = _response_head(entry, codings)
@@ -156,7 +208,18 @@ def _mark_head(mark: VaryMark) -> dict[str, object]:
         "names": [_text(name) for name in mark.names],
         "stored_at": mark.stored_at,
         "lifetime": mark.lifetime,
-        "generation": mark.generation,
+        "stamp": mark.stamp,
+    }
+
+
+def _value_head(entry: StoredValue) -> dict[str, object]:
+    return {
+        "kind": "value",
+        "key": _text(entry.key),
+        "stored_at": entry.stored_at,
+        "lifetime": entry.lifetime,
+        "stale": [entry.while_revalidate, entry.if_error],
+        "stamp": entry.stamp,
     }
 
 
@@ -171,7 +234,8 @@ def _response_head(entry: StoredResponse, codings: list[str]) -> dict[str, objec
         "initial_age": entry.initial_age,
         "vary": [[_text(name), None if value is None else _text(value)] for name, value in entry.vary],
         "is_public": entry.is_public,
-        "generation": entry.generation,
+        "stale": [entry.while_revalidate, entry.if_error],
+        "stamp": entry.stamp,
         "etag": entry.etag,
         "body": len(entry.body),
         "variants": [[coding, len(entry.variants[coding])] for coding in codings],
@@ -187,11 +251,24 @@ def _decode_payload(payload: bytes) -> Entry:
             names=tuple(_bytes(name) for name in cast("list[object]", head["names"])),
             stored_at=_number(head["stored_at"]),
             lifetime=_number(head["lifetime"]),
-            generation=_text_of(head["generation"]),
+            stamp=_text_of(head["stamp"]),
+        )
+    while_revalidate, if_error = cast("list[object]", head["stale"])
+    if head["kind"] == "value":
+        return StoredValue(
+            key=_bytes(head["key"]),
+            data=payload[_HEAD_LENGTH.size + length :],
+            stored_at=_number(head["stored_at"]),
+            lifetime=_number(head["lifetime"]),
+            while_revalidate=_number(while_revalidate),
+            if_error=_number(if_error),
+            stamp=_text_of(head["stamp"]),
         )
     if head["kind"] != "response":
         raise ValueError("an entry of no known kind")
-    return _decode_response(head, payload, _HEAD_LENGTH.size + length)
+    entry = _decode_response(head, payload, _HEAD_LENGTH.size + length)
+    entry.while_revalidate, entry.if_error = _number(while_revalidate), _number(if_error)
+    return entry
 
 
 def _decode_response(head: dict[str, object], payload: bytes, position: int) -> StoredResponse:
@@ -219,7 +296,7 @@ def _decode_response(head: dict[str, object], payload: bytes, position: int) -> 
             for name, value in cast("list[list[object]]", head["vary"])
         ),
         is_public=head["is_public"] is True,
-        generation=_text_of(head["generation"]),
+        stamp=_text_of(head["stamp"]),
         variants=bodies,
     )
 
@@ -239,6 +316,7 @@ def _text_of(value: object) -> str:
 
 
 def _number(value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value):
-        raise TypeError("expected a finite number")
+    # Not isfinite(): an integer that is too large for a float makes it raise something else.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _GREATEST_NUMBER:
+        raise TypeError("expected a finite number from 0 on")
     return value

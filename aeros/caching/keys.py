@@ -7,14 +7,18 @@ never give the same key: ``/a%3Fb=1`` and ``/a?b=1`` stay apart, and so do ``("a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias, cast
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 from aeros.http.fields import combined_value, first_value
 from aeros.types import RawHeaders
 
 KEY_VERSION: Final = b"1"
+
+_NOT_DECODED: Final = re.compile("[\udc80-\udcff]")
 
 
 class Digest(Protocol):
@@ -38,7 +42,7 @@ def request_key(
     *,
     template: Sequence[str],
     view: str = "",
-    query_string: bool,
+    query: QuerySelection | None,
     hash_method: HashMethod,
 ) -> bytes:
     """Returns the primary key of a request. HEAD has the key of GET.
@@ -49,7 +53,7 @@ def request_key(
             for all paths of this host.
         view: The name of the view, so that two of them on one path share nothing; it counts only
             where the path does.
-        query_string: Whether the query belongs to the key; its parameters are sorted by name.
+        query: Which parameters of the query belong to the key, sorted by name; None: no query.
         hash_method: Shortens the query, as ``hashlib.sha256`` does.
     """
     headers = cast(RawHeaders, scope["headers"])
@@ -57,6 +61,8 @@ def request_key(
         KEY_VERSION,
         str(scope.get("scheme", "http")).encode("latin-1"),
         (first_value(headers, b"host") or b"").lower(),
+        # Behind a proxy an application may take this for its host, and no Vary would say so.
+        (combined_value(headers, b"x-forwarded-host") or "").lower().encode("latin-1"),
         b"GET",
         b"%d" % len(template),
         *(text.encode() for text in template),
@@ -65,11 +71,23 @@ def request_key(
         # As the client sent it, and as the router sees it: middleware may have rewritten one.
         routed = str(scope["path"]), str(scope.get("root_path", "")), view
         parts += [raw_path(scope), *(text.encode("utf-8", "surrogateescape") for text in routed)]
-    if query_string:
-        query = sorted_query(cast(bytes, scope.get("query_string", b"")))
-        parts.append(hash_method(query).hexdigest().encode("ascii"))
-        parts.append(query)
+    if query is not None:
+        selected = query.of(cast(bytes, scope.get("query_string", b"")))
+        parts.append(hash_method(selected).hexdigest().encode("ascii"))
+        parts.append(selected)
     return join_parts(parts)
+
+
+def refined_key(base: bytes, names: Sequence[bytes], headers: RawHeaders, extra: Sequence[bytes]) -> bytes:
+    """Returns the key of a route that has more than the URL decide.
+
+    Args:
+        base: The key of the URL.
+        names: The request fields that the route names, in lower case.
+        headers: The request's fields.
+        extra: What else the route makes part of the key.
+    """
+    return join_parts([variant_key(base, names, headers), *extra])
 
 
 def variant_key(primary: bytes, names: Sequence[bytes], headers: RawHeaders) -> bytes:
@@ -90,14 +108,63 @@ def selecting_fields(names: Sequence[bytes], headers: RawHeaders) -> tuple[tuple
     return tuple(fields)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuerySelection:
+    """Which parameters of a query belong to the key.
+
+    A name that ends with ``*`` stands for all that begin so. Names are compared as the view sees
+    them, decoded: ``p%61ge=2`` is a ``page``, however it is written.
+
+    Attributes:
+        include: Only these; None: all.
+        exclude: All but these.
+    """
+
+    include: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] = ()
+
+    def of(self, query: bytes) -> bytes:
+        """Returns the parameters that belong to the key, sorted by name."""
+        if self.include is None and not self.exclude:
+            return sorted_query(query)
+        return sorted_query(b"&".join(pair for pair in query.split(b"&") if pair and self._takes(pair)))
+
+    def _takes(self, pair: bytes) -> bool:
+        name = _decoded(_parameter_name(pair))
+        if self.include is not None:
+            return _is_named(name, self.include)
+        return not _is_named(name, self.exclude)
+
+
+def _is_named(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(
+        name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern for pattern in patterns
+    )
+
+
 def sorted_query(query: bytes) -> bytes:
-    """Returns the query with its parameters sorted by name; those of one name keep their order."""
-    parameters = sorted(query.split(b"&"), key=_parameter_name)
+    """Returns the query with its parameters sorted by name; those of one name keep their order.
+
+    A query that writes one name in several ways is left as it is: the view sees the parameters of
+    ``p%61ge=2&page=1`` in their order.
+    """
+    parameters = query.split(b"&")
+    if b"%" in query or b"+" in query:
+        names = {_parameter_name(pair) for pair in parameters}
+        if len({_decoded(name) for name in names}) < len(names):
+            return query
+    parameters.sort(key=_parameter_name)
     return b"&".join(parameters)
 
 
 def _parameter_name(pair: bytes) -> bytes:
     return pair.partition(b"=")[0]
+
+
+def _decoded(name: bytes) -> str:
+    """Returns a parameter's name as the view sees it; bytes that are no UTF-8 stay encoded there."""
+    text = unquote_to_bytes(name.replace(b"+", b" ")).decode("utf-8", "surrogateescape")
+    return _NOT_DECODED.sub(lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", text)
 
 
 def raw_path(scope: Mapping[str, object]) -> bytes:

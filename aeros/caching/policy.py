@@ -11,12 +11,19 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from aeros.caching.keys import selecting_fields
+from aeros.caching.rules import CacheRules
 from aeros.http.cache_control import ResponseDirectives, parse_response_directives
 from aeros.http.fields import combined_value, first_value, split_list
 from aeros.http.freshness import explicit_lifetime
 from aeros.types import RawHeaders
 
 NEVER_STORED_STATUSES: Final = frozenset({206, 304})
+
+ERROR_STATUSES: Final = frozenset({500, 502, 503, 504})
+"""What a stale response may be used instead of (RFC 5861 §4)."""
+
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+"""The methods that change nothing (RFC 9110 §9.2.1). All others may, known or not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,12 +34,16 @@ class Verdict:
         reason: Why not, as a token for ``Cache-Status``; None: it may.
         lifetime: For how many seconds it is fresh.
         is_public: Whether it may also answer requests with ``Authorization``.
+        while_revalidate: For how many seconds more it may be used while a new one is made.
+        if_error: For how many seconds more it may be used where none can be made.
         vary: The request fields, in lower case, that select it.
     """
 
     reason: str | None = None
     lifetime: float = 0.0
     is_public: bool = False
+    while_revalidate: float = 0.0
+    if_error: float = 0.0
     vary: tuple[bytes, ...] = ()
 
 
@@ -58,7 +69,7 @@ def judge(
     status: int,
     headers: RawHeaders,
     authorized: bool,
-    timeout: float | None,
+    rules: CacheRules,
     default_timeout: float | None,
     accepted: bool,
     now: float,
@@ -69,23 +80,53 @@ def judge(
         status: Its status code.
         headers: Its fields.
         authorized: Whether the request carried ``Authorization`` (§3.5).
-        timeout: The route's lifetime in seconds; it beats what the response states.
+        rules: The route's options; the lifetimes there beat what the response states.
         default_timeout: The lifetime where neither states one; None: then it is not stored.
         accepted: Whether the route takes this status as it takes 200.
         now: Seconds since the epoch.
     """
     directives = parse_response_directives(combined_value(headers, b"cache-control"))
     stated = explicit_lifetime(headers, directives, now)
-    reason = forbidden_reason(headers, directives) or _status_reason(status, accepted, stated)
-    is_public = _is_public(directives)
+    negative = rules.statuses.get(status)
+    reason = forbidden_reason(headers, directives) or _status_reason(
+        status, accepted or negative is not None, stated
+    )
+    is_public = rules.shares_authorized or _is_public(directives)
     if reason is None and authorized and not is_public:
         reason = "authorization"
-    lifetime = next((value for value in (timeout, stated, default_timeout) if value is not None), None)
+    lifetimes = (negative, rules.timeout, stated, default_timeout)
+    lifetime = next((value for value in lifetimes if value is not None), None)
     if reason is None and lifetime is None:
         reason = "no-lifetime"
     if reason is None and lifetime is not None and lifetime <= 0:
         reason = "lifetime-zero"
-    return Verdict(reason=reason, lifetime=lifetime or 0.0, is_public=is_public, vary=vary_names(headers))
+    while_revalidate, if_error = _stale_seconds(status, directives, rules)
+    return Verdict(
+        reason=reason,
+        lifetime=lifetime or 0.0,
+        is_public=is_public,
+        while_revalidate=while_revalidate,
+        if_error=if_error,
+        vary=vary_names(headers),
+    )
+
+
+def _stale_seconds(status: int, directives: ResponseDirectives, rules: CacheRules) -> tuple[float, float]:
+    """Returns how long it may be used stale, while revalidating and if there is an error (RFC 5861)."""
+    # RFC 9111 §4.2.4: these forbid it whatever anybody else says; s-maxage does for shared caches.
+    if (
+        directives.must_revalidate
+        or directives.proxy_revalidate
+        or directives.s_maxage is not None
+        or status in ERROR_STATUSES
+    ):
+        return 0.0, 0.0
+    while_revalidate, if_error = rules.stale_while_revalidate, rules.stale_if_error
+    if while_revalidate is None:
+        while_revalidate = float(directives.stale_while_revalidate or 0)
+    if if_error is None:
+        if_error = float(directives.stale_if_error or 0)
+    return while_revalidate, if_error
 
 
 def forbidden_reason(headers: RawHeaders, directives: ResponseDirectives | None = None) -> str | None:

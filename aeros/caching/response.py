@@ -1,4 +1,4 @@
-"""The cache's part of a response on its way out: ETag, Cache-Status, and 304."""
+"""The cache's part of a response on its way out: Vary, ETag, Cache-Status, 304 and 206."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Final
 
 from aeros.exchange import Exchange
 from aeros.http.etag import is_not_modified, parse_entity_tag
-from aeros.http.fields import combined_value, first_value
+from aeros.http.fields import combined_value, first_value, replaced, with_list_member
+from aeros.http.ranges import if_range_holds, parse_range
 from aeros.types import RawHeaders, Scope
 
 # A 304 tells nothing of a body that it does not have (RFC 9110 §15.4.5). The length of the
@@ -31,9 +32,14 @@ def labelled(headers: RawHeaders, exchange: Exchange, body: bytes | None) -> Raw
         exchange: The request's exchange; on a route that is not cached nothing is added.
         body: The whole body, or None for a stream.
     """
-    if exchange.cache_status is None:
+    transaction = exchange.transaction
+    if transaction is None:
         return headers
-    headers = [*headers, (b"cache-status", exchange.cache_status.render().encode("ascii"))]
+    headers = list(headers)
+    for name in exchange.selecting_fields:
+        headers = with_list_member(headers, b"vary", name)
+    if transaction.shows_status:
+        headers.append((b"cache-status", transaction.status.render().encode("ascii")))
     kept = exchange.representation
     # Only the very body that is kept may carry its tag: a hook may have replaced it.
     if kept is not None and body is kept.body and first_value(headers, b"etag") is None:
@@ -50,13 +56,51 @@ def is_match(scope: Scope, status: int, headers: RawHeaders) -> bool:
     if_modified_since = combined_value(asked, b"if-modified-since")
     if if_none_match is None and if_modified_since is None:
         return False
-    last_modified = first_value(headers, b"last-modified")
     return is_not_modified(
         if_none_match=if_none_match,
         if_modified_since=if_modified_since,
         etag=parse_entity_tag((first_value(headers, b"etag") or b"").decode("latin-1")),
-        last_modified=last_modified.decode("latin-1") if last_modified is not None else None,
+        last_modified=_text(first_value(headers, b"last-modified")),
     )
+
+
+def sliced(scope: Scope, status: int, headers: RawHeaders, body: bytes) -> tuple[int, RawHeaders, bytes]:
+    """Returns the part of a response that the client asked for (RFC 9110 §14), or all of it.
+
+    Args:
+        scope: The request's ASGI scope.
+        status: The response's status code; only a 200 to GET has parts, of which HEAD tells.
+        headers: Its fields, those of the chosen content coding.
+        body: Its body in that coding, which is what a range counts in.
+    """
+    if status != 200 or scope["method"] not in ("GET", "HEAD"):
+        return status, headers, body
+    headers = replaced(headers, b"accept-ranges", b"bytes")
+    asked = combined_value(scope["headers"], b"range") if scope["method"] == "GET" else None
+    if asked is None or not _if_range(scope["headers"], headers):
+        return status, headers, body
+    part = parse_range(asked, len(body))
+    if part is None:
+        return status, headers, body
+    if part == "unsatisfiable":
+        headers = [*without_content(headers), (b"content-range", b"bytes */%d" % len(body))]
+        return 416, replaced(headers, b"content-length", b"0"), b""
+    headers = replaced(headers, b"content-range", part.content_range(len(body)).encode("ascii"))
+    content = body[part.first : part.last + 1]
+    return 206, replaced(headers, b"content-length", b"%d" % len(content)), content
+
+
+def _if_range(asked: RawHeaders, headers: RawHeaders) -> bool:
+    return if_range_holds(
+        combined_value(asked, b"if-range"),
+        etag=parse_entity_tag((first_value(headers, b"etag") or b"").decode("latin-1")),
+        last_modified=_text(first_value(headers, b"last-modified")),
+        date=_text(first_value(headers, b"date")),
+    )
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")
 
 
 def without_content(headers: RawHeaders) -> RawHeaders:

@@ -10,81 +10,48 @@ the response as the view made it: hooks run again for each hit.
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
-from functools import partial
-from time import monotonic
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, Literal, cast
+from typing import Literal
 
-from aeros.caching.entry import Entry, StoredResponse, VaryMark, decode_entry, encode_entry
-from aeros.caching.keys import request_key, store_key, variant_key
-from aeros.caching.policy import bypass_reason, is_authorized, selects
-from aeros.caching.rules import CacheRules, Timeout, checked_seconds
-from aeros.caching.stores import (
-    CachelibCache,
-    GuardedStore,
-    MemoryStore,
-    Store,
-    StoreUnavailableError,
-    as_store,
-)
-from aeros.caching.transaction import CacheRequest, Flight, Marks, Terms, Transaction
-from aeros.errors import EntryFormatError, InvalidSettingError
+from aeros.caching.entry import Entry, StoredResponse, VaryMark
+from aeros.caching.explain import Explanation, explain_response
+from aeros.caching.flights import Flight, Flights, Landing, polls
+from aeros.caching.levels import Levels, Sighting
+from aeros.caching.marks import family_mark
+from aeros.caching.policy import bypass_reason, selects
+from aeros.caching.rules import CacheRules, Timeout, check_flag, checked_seconds
+from aeros.caching.stats import CacheStats
+from aeros.caching.stores import CachelibCache, SharedStore, Store, as_store
+from aeros.caching.stores.guarded import GuardedStore
+from aeros.caching.transaction import CacheRequest, Refresh, Terms, Transaction
+from aeros.caching.values import Values
+from aeros.errors import InvalidSettingError
 from aeros.http.cache_status import CacheStatus
-from aeros.per_loop import PerLoop
-from aeros.types import RawHeaders
-
-_GENERATION_NAME: Final = "aeros:1:generation"
-_GENERATION_SECONDS: Final = 10 * 365 * 86400.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheStats:
-    """The counters of one cache in this process, as they were when it was asked.
-
-    Attributes:
-        hits: Responses from the cache.
-        misses: Requests whose view ran and whose response could be stored.
-        collapsed: Requests that waited for another one's view and got its response.
-        bypasses: Responses that were not stored or requests not looked up, by reason.
-        stores: Responses stored.
-        evictions: Responses that left to make room.
-        entries: Entries in memory now.
-        bytes: What they take in memory, about.
-        damaged: Entries of the shared store that could not be read.
-        store_errors: Calls to the shared store that failed.
-    """
-
-    hits: int
-    misses: int
-    collapsed: int
-    bypasses: Mapping[str, int]
-    stores: int
-    evictions: int
-    entries: int
-    bytes: int
-    damaged: int
-    store_errors: int
 
 
 class Cache:
     """Keeps complete responses and answers with them while they are fresh (RFC 9111).
 
     Args:
-        store: None: this process's memory alone. A cachelib cache object, or an object with
-            async ``get_many`` and ``set``: kept there too, for other processes.
+        store: None: this process's memory alone. A ``RedisStore``, a cachelib cache object, or an
+            object with async ``get_many`` and ``set``: kept there too, for other processes.
         default_timeout: Lifetime of responses where neither the route nor the response states
             one: seconds or a ``timedelta``. None: such responses are not stored.
         max_bytes: Bound on the memory that entries take in this process.
+        max_variants: How many responses to one URL are kept in memory that differ by ``Vary``,
+            ``vary=``, ``cookies=`` or ``key=``; the oldest leave first.
+        max_flights: How many views may run for several requests at once; past it, each request
+            runs its own.
         local_seconds: With a store: how long an entry in memory is used without asking the
-            store whether it was cleared by another process.
+            store whether it was evicted by another process. A ``RedisStore`` tells of evictions
+            at once; then this is the bound for when it can not.
         store_deadline_seconds: How long one call to the store may take.
         flight_deadline_seconds: How long a request waits for another one's view, and how long
             a view may go on after its own client has left.
+        show_status: Whether responses of cached routes carry ``Cache-Status``.
         clock: Seconds since the epoch.
 
     Raises:
@@ -93,41 +60,75 @@ class Cache:
 
     def __init__(
         self,
-        store: Store | CachelibCache | None = None,
+        store: Store | SharedStore | CachelibCache | None = None,
         *,
         default_timeout: Timeout | None = 300,
         max_bytes: int = 64 * 2**20,
+        max_variants: int = 64,
+        max_flights: int = 10_000,
         local_seconds: float = 1.0,
         store_deadline_seconds: float = 0.5,
         flight_deadline_seconds: float = 30.0,
+        show_status: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.default_timeout: float | None = checked_seconds("default_timeout", default_timeout)
-        self.max_bytes: int = _checked_bytes(max_bytes)
+        self.max_bytes: int = _checked_count("max_bytes", max_bytes, "bytes")
+        self.max_variants: int = _checked_count("max_variants", max_variants, "responses")
         self.local_seconds: float = _checked_duration("local_seconds", local_seconds)
         self.flight_deadline_seconds: float = _checked_duration(
             "flight_deadline_seconds", flight_deadline_seconds
         )
-        deadline = _checked_duration("store_deadline_seconds", store_deadline_seconds)
-        self._store = None if store is None else GuardedStore(as_store(store), deadline_seconds=deadline)
-        self._memory = MemoryStore(self.max_bytes)
-        self._flights: PerLoop[dict[bytes, Flight]] = PerLoop(dict)
-        self._writes: PerLoop[dict[str, asyncio.Task[None]]] = PerLoop(dict)
+        check_flag("show_status", show_status)
         self._clock = clock
-        self._cleared = 0
-        self._cleared_at = float("-inf")
-        self._generation = ""
+        self._deadline_seconds = _checked_duration("store_deadline_seconds", store_deadline_seconds)
+        self._store = (
+            None if store is None else GuardedStore(as_store(store), deadline_seconds=self._deadline_seconds)
+        )
         self._counts: Counter[str] = Counter()
         self._bypasses: Counter[str] = Counter()
+        self._levels = Levels(
+            self._store,
+            max_bytes=self.max_bytes,
+            local_seconds=self.local_seconds,
+            clock=clock,
+            counts=self._counts,
+        )
+        most = _checked_count("max_flights", max_flights, "views")
+        deadline = self.flight_deadline_seconds
+        self._flights: Flights[StoredResponse] = Flights(deadline_seconds=deadline, most=most)
+        self.values: Values = Values(
+            self._levels,
+            flights=Flights(deadline_seconds=deadline, most=most),
+            default_timeout=self.default_timeout,
+            clock=clock,
+            counts=self._counts,
+            bypassed=self._note_bypass,
+        )
         self._terms = Terms(
             clock=clock,
             default_timeout=self.default_timeout,
-            deadline_seconds=self.flight_deadline_seconds,
+            shows_status=show_status,
             admit=self._admit,
             note_bypass=self._note_bypass,
+            refuse=self._flights.refuse,
+            outdated=self._outdated,
+            fail=self._refresh_failed,
+            rescued=self._rescued,
         )
 
-    async def open(self, scope: Mapping[str, object], rules: CacheRules, *, refresh: bool) -> Transaction:
+    # Responses
+
+    async def open(
+        self,
+        scope: Mapping[str, object],
+        rules: CacheRules,
+        *,
+        update: bool = False,
+        tags: Callable[[], object] | None = None,
+        extra: Sequence[bytes] = (),
+        refresh: Refresh | None = None,
+    ) -> Transaction:
         """Begins a request on a cached route.
 
         Returns a transaction whose ``hit`` is the response to send, or None: then the view must
@@ -136,230 +137,209 @@ class Cache:
         Args:
             scope: The request's ASGI scope.
             rules: The route's options.
-            refresh: Whether to run the view even if a fresh response is stored.
+            update: Whether to run the view even if a fresh response is stored.
+            tags: Gives the tags of the response; asked only where that is needed.
+            extra: What the route makes part of the key besides the URL and ``vary``.
+            refresh: The right to replace a stale response, for a request made for that.
         """
         reason = bypass_reason(scope)
         if reason is not None:
             return self._bypass(reason, fwd="method" if reason == "method" else "bypass")
-        headers = cast(RawHeaders, scope["headers"])
-        key = request_key(
-            scope,
-            template=rules.key_template(),
-            view=rules.view,
-            query_string=rules.query_string,
-            hash_method=rules.hash_method,
-        )
-        request = CacheRequest(key, headers, is_authorized(headers), str(scope["method"]), rules)
-        # Looked up even to be replaced: the store's generation must be known before the view runs.
-        found = await self._lookup(request)
-        if found is not None and not refresh:
-            return self._hit(found)
-        # HEAD may have another view's answer, and credentials another user's: neither may lead.
-        if request.method == "HEAD" or request.authorized or refresh:
-            return self._miss(request)
-        return await self._board(request)
+        request = CacheRequest(scope, rules, tags=tags, extra=extra)
+        # Looked up even to be replaced: the store's stamp must be known before the view runs.
+        sighting = await self._lookup(request)
+        found = _response_of(sighting)
+        if refresh is not None:
+            return await self._replace(request, refresh, sighting, found)
+        if found is not None and not update:
+            usable = self._fresh(found) or self._stale(found)
+            if usable is not None:
+                return usable
+        if update or not request.may_lead:
+            return self._miss(request, sighting, None)
+        return await self._board(request, sighting)
 
     def bypass(self, reason: str) -> Transaction:
         """Returns the transaction of a request that the route keeps out of the cache."""
         return self._bypass(reason)
 
-    def clear(self) -> int | None:
-        """Forgets every response of this cache, at once in this process.
-
-        May be called from any thread, with or without an event loop. With a store, other
-        processes see it within ``local_seconds`` of their next look; nothing but this cache's
-        own entries is touched there. On a running event loop the store is told in the background.
-
-        Returns:
-            How many entries left; None where a store is involved, which does not tell.
-        """
-        self._cleared += 1
-        self._cleared_at = self._clock()
-        count = self._memory.clear()
-        if self._store is None:
-            return count
-        self._generation = ""
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            asyncio.run(self._renew_generation())
-        else:
-            self._write(_GENERATION_NAME, self._renew_generation)
-        return None
-
-    def stats(self) -> CacheStats:
-        """Returns the counters of this process."""
-        return CacheStats(
-            hits=self._counts["hits"],
-            misses=self._counts["misses"],
-            collapsed=self._counts["collapsed"],
-            bypasses=MappingProxyType(dict(self._bypasses)),
-            stores=self._counts["stores"],
-            evictions=self._memory.evictions,
-            entries=len(self._memory),
-            bytes=self._memory.total_bytes,
-            damaged=self._counts["damaged"],
-            store_errors=self._store.errors if self._store else 0,
+    async def explain(
+        self,
+        scope: Mapping[str, object],
+        rules: CacheRules,
+        *,
+        tags: Callable[[], object] | None = None,
+        extra: Sequence[bytes] = (),
+    ) -> Explanation:
+        """Returns what would become of a request, without a trace of having been asked."""
+        reason = bypass_reason(scope)
+        if reason is not None:
+            return Explanation(outcome="bypass", reason=reason)
+        request = CacheRequest(scope, rules, tags=tags, extra=extra)
+        found = _response_of(await self._lookup(request))
+        return explain_response(
+            found,
+            key=request.key,
+            tags=request.tags,
+            reason="authorization" if request.authorized else self._flights.refusal(request.key),
+            now=self._clock(),
         )
 
-    async def settle(self) -> None:
-        """Waits until this loop has told the store all that it was to be told."""
-        while tasks := list(self._writes.get().values()):
-            await asyncio.wait(tasks)
-
-    def __repr__(self) -> str:
-        where = f"{self._store.store!r} and " if self._store else ""
-        return f"Cache({where}memory, {self.max_bytes / 2**20:.0f} MiB)"
-
-    async def _board(self, request: CacheRequest) -> Transaction:
-        """Leads the flight of this key, or waits for the one that is under way."""
-        flights = self._flights.get()
-        key = self._selected_key(request)
-        deadline = monotonic() + self.flight_deadline_seconds
-        while (flight := flights.get(key)) is not None:
-            found = await flight.wait(deadline - monotonic())
-            if found is None:
-                return self._miss(request)
-            if selects(found.vary, request.headers):
-                return self._collapsed(found)
-            # It is for other requests than this one. Now that it is known what the responses
-            # vary by, this request has a key of its own.
-            stored = await self._lookup(request)
-            if stored is not None:
-                return self._hit(stored)
-            key = variant_key(request.key, [name for name, _ in found.vary], request.headers)
-        flights[key] = flight = Flight(lambda: flights.pop(key, None))
-        return self._miss(request, flight)
-
-    async def _lookup(self, request: CacheRequest) -> StoredResponse | None:
-        entry = await self._fetch(request.key, request.rules)
-        if isinstance(entry, VaryMark):
-            entry = await self._fetch(variant_key(entry.key, entry.names, request.headers), request.rules)
-        if not isinstance(entry, StoredResponse) or not selects(entry.vary, request.headers):
-            return None
-        return entry if entry.is_public or not request.authorized else None
+    async def _lookup(self, request: CacheRequest) -> Sighting:
+        """Returns what a request may be answered with, fresh or stale."""
+        sighting = await self._levels.find(request.address(request.key))
+        if isinstance(sighting.entry, VaryMark):
+            sighting = await self._levels.find(request.address(request.variant(sighting.entry.names)))
+        found = sighting.entry
+        if (
+            isinstance(found, StoredResponse)
+            and selects(found.vary, request.headers)
+            and (found.is_public or not request.authorized)
+        ):
+            return sighting
+        return Sighting(None, sighting.moment, sighting.stamp, sighting.epoch)
 
     def _selected_key(self, request: CacheRequest) -> bytes:
-        mark = self._memory.get(request.key)
-        if mark is not None and isinstance(mark[0], VaryMark):
-            return variant_key(request.key, mark[0].names, request.headers)
-        return request.key
+        entry = self._levels.peek(request.key)
+        return request.variant(entry.names) if isinstance(entry, VaryMark) else request.key
 
-    async def _fetch(self, key: bytes, rules: CacheRules) -> Entry | None:
-        """Returns the fresh entry of a key, from memory where that is recent enough."""
-        now = self._clock()
-        found = self._memory.get(key)
-        if found is not None:
-            entry, checked_at = found
-            if entry.ttl(now) <= 0:
-                self._memory.delete(key)
-            elif self._store is None or 0 <= now - checked_at <= self.local_seconds:
-                return entry
-        return None if self._store is None else await self._fetch_shared(self._store, key, rules)
-
-    async def _fetch_shared(self, store: GuardedStore, key: bytes, rules: CacheRules) -> Entry | None:
-        cleared = self._cleared
-        name = store_key(key, rules.hash_method)
-        try:
-            generation, data = await store.get_many([_GENERATION_NAME, name])
-        except StoreUnavailableError:
-            return None
-        if generation is None:
-            # Lost or never made. A new one disowns all that is there, so nothing cleared comes back.
-            await self._renew_generation()
-            return None
-        self._generation = generation.decode("latin-1")
-        entry = self._decoded(data) if data is not None else None
-        now = self._clock()
-        if (
-            entry is None
-            or entry.key != key
-            or entry.generation != self._generation
-            or entry.ttl(now) <= 0
-            or entry.stored_at <= self._cleared_at
-            or cleared != self._cleared
-        ):
-            self._memory.delete(key)
-            return None
-        self._keep(key, entry, name)
-        return entry
-
-    def _decoded(self, data: bytes) -> Entry | None:
-        try:
-            return decode_entry(data)
-        except EntryFormatError:
-            self._counts["damaged"] += 1
-            return None
-
-    def _keep(self, key: bytes, entry: Entry, name: str) -> bool:
-        if not self._memory.set(key, entry, self._clock()):
-            return False
-        if isinstance(entry, StoredResponse):
-            entry.on_growth = lambda grown: self._grown(grown, name)
-        return True
-
-    def _grown(self, entry: StoredResponse, name: str) -> None:
-        # A body that was still being coded when a newer response came must not bring it back.
-        if self._memory.recount(entry):
-            self._share(name, entry)
-
-    def _share(self, name: str, entry: Entry) -> None:
-        """Tells the store of an entry, without making a response wait for it."""
-        if self._store is not None:
-            self._write(name, partial(self._write_entry, self._store, name, entry))
-
-    async def _write_entry(self, store: GuardedStore, name: str, entry: Entry) -> None:
-        ttl = entry.ttl(self._clock())
+    def _fresh(self, found: StoredResponse) -> Transaction | None:
+        ttl = found.ttl(self._clock())
         if ttl <= 0:
-            return
-        try:
-            await store.set(name, encode_entry(entry), ttl)
-        except StoreUnavailableError:
-            return
-
-    async def _renew_generation(self) -> None:
-        """Disowns what this cache has in the store, by giving what comes from now on another mark."""
-        if self._store is None:
-            return
-        generation = secrets.token_hex(8)
-        try:
-            await self._store.set(_GENERATION_NAME, generation.encode("ascii"), _GENERATION_SECONDS)
-        except StoreUnavailableError:
-            return
-        self._generation = generation
-
-    def _write(self, name: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
-        """Does ``work`` on a name of the store in the background, after what is under way on it."""
-        writes = self._writes.get()
-        before = writes.get(name)
-
-        async def in_turn() -> None:
-            if before is not None:
-                await asyncio.wait([before])
-            await work()
-
-        def forget(done: asyncio.Task[None]) -> None:
-            if writes.get(name) is done:
-                del writes[name]
-
-        writes[name] = task = asyncio.create_task(in_turn())
-        task.add_done_callback(forget)
-
-    def _hit(self, found: StoredResponse) -> Transaction:
+            return None
         self._counts["hits"] += 1
-        status = CacheStatus(hit=True, ttl=max(0, int(found.ttl(self._clock()))))
-        return Transaction(self._terms, hit=found, status=status)
+        return Transaction(self._terms, hit=found, status=CacheStatus(hit=True, ttl=int(ttl)))
+
+    def _stale(self, found: StoredResponse) -> Transaction | None:
+        """Returns the transaction of a stale response that may be used at once (RFC 5861)."""
+        ttl = found.ttl(self._clock())
+        if -ttl <= found.while_revalidate:
+            detail = "stale-while-revalidate"
+        elif -ttl <= found.if_error and self._flights.pauses(found.key):
+            detail = "stale-if-error"
+        else:
+            return None
+        self._counts["stale"] += 1
+        return Transaction(
+            self._terms,
+            hit=found,
+            status=CacheStatus(hit=True, ttl=int(ttl), detail=detail),
+            refresh=self._begin_refresh(found.key),
+        )
+
+    def _begin_refresh(self, key: bytes) -> Refresh | None:
+        if self._flights.pauses(key) or self._flights.under_way(key) is not None:
+            return None
+        flight = self._flights.begin(key)
+        return None if flight is None else Refresh(key, flight, self._refresh_failed)
+
+    async def _replace(
+        self, request: CacheRequest, refresh: Refresh, sighting: Sighting, found: StoredResponse | None
+    ) -> Transaction:
+        """Begins the request that is to bring a new response in the place of a stale one."""
+        if found is not None and found.ttl(self._clock()) > 0:
+            refresh.flight.land(found)  # another process has been quicker
+            return Transaction(self._terms, hit=found, status=CacheStatus(hit=True))
+        lease = self._levels.lease(request.address(refresh.key), sighting)
+        if lease is not None and not await lease.take():
+            self._flights.hold_off(refresh.key)
+            refresh.give_up()
+            return Transaction(self._terms, hit=found, status=CacheStatus(fwd="stale", collapsed=True))
+        refresh.flight.hold(lease)
+        self._counts["refreshes"] += 1
+        return Transaction(
+            self._terms,
+            request=request,
+            key=refresh.key,
+            flight=refresh.flight,
+            sighting=sighting,
+            status=CacheStatus(fwd="stale"),
+            is_refreshing=True,
+        )
+
+    async def _board(self, request: CacheRequest, sighting: Sighting) -> Transaction:
+        """Leads the flight of this key, or waits for the one that is under way."""
+        key = self._selected_key(request)
+        while True:
+            if self._flights.refusal(key) is not None:
+                return self._miss(request, sighting, None, key)
+            flight = self._flights.under_way(key)
+            if flight is None:
+                flight = self._flights.begin(key)
+                if flight is None:
+                    return self._miss(request, sighting, None, key)
+                return await self._lead(request, key, flight, sighting)
+            brought = await flight.wait()
+            if isinstance(brought, StoredResponse) and selects(brought.vary, request.headers):
+                return self._collapsed(brought)
+            if brought is Landing.NOTHING or brought is Landing.TOO_LONG:
+                return self._miss(request, sighting, None, key)
+            # It is for other requests than this one, or it was turned back. What is known by now
+            # may give this request a key of its own.
+            sighting = await self._lookup(request)
+            found = _response_of(sighting)
+            usable = None if found is None else self._fresh(found)
+            if usable is not None:
+                return usable
+            key = self._selected_key(request)
+            if isinstance(brought, StoredResponse):
+                key = request.variant([name for name, _ in brought.vary])
+
+    async def _lead(
+        self, request: CacheRequest, key: bytes, flight: Flight[StoredResponse], sighting: Sighting
+    ) -> Transaction:
+        """Leads a flight, once no other process does."""
+        lease = self._levels.lease(request.address(key), sighting)
+        if lease is None:
+            return self._miss(request, sighting, flight, key)
+        try:
+            is_first = await lease.take()
+            flight.hold(lease if is_first else None)
+            pauses = [0.0] if is_first else polls(flight.ends_at)
+            for pause in pauses:
+                await asyncio.sleep(pause)
+                is_free = not is_first and not await self._levels.is_locked(request.address(key))
+                sighting = await self._lookup(request)
+                found = _response_of(sighting)
+                if found is not None and found.ttl(self._clock()) > 0:
+                    flight.land(found)
+                    return self._collapsed(found)
+                if is_free:
+                    break
+        except BaseException:
+            # Its client has left while nothing ran yet: somebody else may lead.
+            flight.land(Landing.TURNED_BACK)
+            raise
+        return self._miss(request, sighting, flight, key)
 
     def _collapsed(self, found: StoredResponse) -> Transaction:
-        self._counts["collapsed"] += 1
-        status = CacheStatus(fwd="miss", collapsed=True, ttl=max(0, int(found.ttl(self._clock()))))
+        ttl = found.ttl(self._clock())
+        if ttl > 0:
+            self._counts["collapsed"] += 1
+            status = CacheStatus(fwd="miss", collapsed=True, ttl=int(ttl))
+        else:
+            self._counts["stale"] += 1
+            status = CacheStatus(fwd="stale", collapsed=True, ttl=int(ttl), detail="stale-if-error")
         return Transaction(self._terms, hit=found, status=status)
 
-    def _miss(self, request: CacheRequest, flight: Flight | None = None) -> Transaction:
+    def _miss(
+        self,
+        request: CacheRequest,
+        sighting: Sighting,
+        flight: Flight[StoredResponse] | None,
+        key: bytes = b"",
+    ) -> Transaction:
         self._counts["misses"] += 1
-        marks = Marks(self._cleared, self._generation)
+        found = _response_of(sighting)
+        is_fallback = found is not None and -found.if_error <= found.ttl(self._clock()) <= 0
         return Transaction(
-            self._terms, request=request, flight=flight, marks=marks, status=CacheStatus(fwd="miss")
+            self._terms,
+            request=request,
+            key=key or request.key,
+            flight=flight,
+            sighting=sighting,
+            fallback=found if is_fallback else None,
+            status=CacheStatus(fwd="stale" if is_fallback else "miss"),
         )
 
     def _bypass(self, reason: str, fwd: Literal["bypass", "method"] = "bypass") -> Transaction:
@@ -370,29 +350,124 @@ class Cache:
     def _note_bypass(self, reason: str) -> None:
         self._bypasses[reason] += 1
 
-    def _admit(self, request: CacheRequest, candidate: StoredResponse, marks: Marks) -> str | None:
+    def _refresh_failed(self, key: bytes) -> None:
+        self._counts["refresh_failures"] += 1
+        self._flights.fail(key)
+
+    def _rescued(self) -> None:
+        self._counts["stale"] += 1
+
+    def _outdated(self, request: CacheRequest, key: bytes) -> None:
+        self._levels.forget_entry(request.address(key))
+
+    def _admit(self, request: CacheRequest, candidate: StoredResponse, sighting: Sighting) -> str | None:
         """Stores a response that may be stored; returns why it was not, None where it was."""
-        if marks.clearings != self._cleared:
-            return "cleared"
-        candidate.generation = marks.generation
-        name = store_key(candidate.key, request.rules.hash_method)
-        if not self._keep(candidate.key, candidate, name):
-            return "too-large"
-        self._share(name, candidate)
+        candidate.stamp = sighting.stamp
+        address = request.address(candidate.key)
+        family: tuple[str, ...] = ()
+        if candidate.vary or request.key != request.base:
+            family = (family_mark(request.base),)
+        reason = self._levels.keep(address, candidate, sighting, extra=family)
+        if reason is not None:
+            return reason
+        self._levels.share(address, candidate)
         if candidate.vary:
-            names = tuple(field for field, _ in candidate.vary)
-            mark = VaryMark(
-                key=request.key,
-                names=names,
-                stored_at=candidate.stored_at,
-                lifetime=candidate.lifetime,
-                generation=marks.generation,
-            )
-            mark_name = store_key(request.key, request.rules.hash_method)
-            self._keep(request.key, mark, mark_name)
-            self._share(mark_name, mark)
+            self._mark_varying(request, candidate, sighting)
+        for mark in family:
+            self._levels.memory.trim(mark, self.max_variants)
+        self._flights.accept(candidate.key)
+        self._flights.accept(request.key)
         self._counts["stores"] += 1
         return None
+
+    def _mark_varying(self, request: CacheRequest, candidate: StoredResponse, sighting: Sighting) -> None:
+        mark = VaryMark(
+            key=request.key,
+            names=tuple(field for field, _ in candidate.vary),
+            stored_at=candidate.stored_at,
+            lifetime=candidate.useful_for(candidate.stored_at),
+            stamp=candidate.stamp,
+        )
+        standing = self._levels.peek(request.key)
+        if isinstance(standing, VaryMark) and standing.names == mark.names:
+            left = standing.ttl(self._clock())
+            mark.lifetime = max(mark.lifetime, left)
+        address = request.address(request.key)
+        self._levels.keep(address, mark, sighting)
+        self._levels.share(address, mark)
+
+    # Evicting
+
+    async def evict(self, marks: Sequence[str] | None) -> int | None:
+        """Makes entries leave, at once in this process; see ``WebServer.evict``.
+
+        Args:
+            marks: What they are evicted by; None: everything.
+
+        Returns:
+            How many left; None where a store is involved, which does not tell.
+        """
+        gone = await self._levels.evict(marks)
+        return gone if self._store is None else None
+
+    def evict_soon(self, marks: Sequence[str] | None) -> int | None:
+        """Does the same from any thread, with or without a running event loop.
+
+        On a running event loop the store is told in the background.
+        """
+        gone = self._levels.evict_soon(marks)
+        return gone if self._store is None else None
+
+    def clear(self) -> int | None:
+        """Forgets every entry of this cache, at once in this process.
+
+        With a store, other processes see it within ``local_seconds``; nothing but this cache's own
+        entries is touched there.
+        """
+        return self.evict_soon(None)
+
+    # The rest
+
+    def stats(self) -> CacheStats:
+        """Returns the counters of this process."""
+        memory = self._levels.memory
+        counts = self._counts
+        return CacheStats(
+            hits=counts["hits"],
+            stale=counts["stale"],
+            misses=counts["misses"],
+            collapsed=counts["collapsed"],
+            bypasses=MappingProxyType(dict(self._bypasses)),
+            stores=counts["stores"],
+            refreshes=counts["refreshes"],
+            refresh_failures=counts["refresh_failures"],
+            evictions=memory.evictions,
+            evicted=counts["evicted"],
+            entries=len(memory),
+            bytes=memory.total_bytes,
+            damaged=counts["damaged"],
+            store_errors=self._store.errors if self._store else 0,
+        )
+
+    async def settle(self) -> None:
+        """Waits until this loop has told the store all that it was to be told."""
+        await self._levels.settle()
+
+    async def close(self) -> None:
+        """Ends what this event loop has open: the store is told what it was to be told first.
+
+        The cache may be used again.
+        """
+        await self._levels.close(2 * self._deadline_seconds)
+
+    def __repr__(self) -> str:
+        where = f"{self._store.store!r} and " if self._store else ""
+        return f"Cache({where}memory, {self.max_bytes / 2**20:.0f} MiB)"
+
+
+def _response_of(sighting: Sighting) -> StoredResponse | None:
+    entry: Entry | None = sighting.entry
+    return entry if isinstance(entry, StoredResponse) else None
 
 
 def as_cache(value: object) -> Cache:
@@ -406,10 +481,10 @@ def as_cache(value: object) -> Cache:
     return Cache(as_store(value))
 
 
-def _checked_bytes(value: object) -> int:
+def _checked_count(setting: str, value: object, unit: str) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
-    raise InvalidSettingError("max_bytes", value, "a whole number of bytes above 0")
+    raise InvalidSettingError(setting, value, f"a whole number of {unit} above 0")
 
 
 def _checked_duration(setting: str, value: object) -> float:

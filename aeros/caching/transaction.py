@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final, cast
 
 from aeros.caching.entry import StoredResponse
-from aeros.caching.keys import selecting_fields, variant_key
-from aeros.caching.policy import Verdict, forbidden_reason, judge, vary_names
+from aeros.caching.flights import Flight, Landing
+from aeros.caching.keys import refined_key, request_key, selecting_fields, variant_key
+from aeros.caching.levels import Address, Sighting
+from aeros.caching.marks import path_marks, tag_marks, tag_names
+from aeros.caching.policy import (
+    ERROR_STATUSES,
+    Verdict,
+    forbidden_reason,
+    is_authorized,
+    judge,
+    vary_names,
+)
 from aeros.caching.rules import CacheRules
 from aeros.http.cache_status import CacheStatus
 from aeros.http.etag import entity_tag_of
@@ -16,37 +26,85 @@ from aeros.http.fields import end_to_end, first_value, format_http_date, without
 from aeros.http.freshness import initial_age
 from aeros.types import RawHeaders
 
+EVICTED: Final = "evicted"
+"""The reason of a response that is out of date already: what it was made from was evicted."""
 
-@dataclass(frozen=True, slots=True)
+_TRANSIENT: Final = frozenset({EVICTED, "limit"})
+
+
 class CacheRequest:
     """What the cache needs to know of a request.
 
+    Args:
+        scope: Its ASGI scope.
+        rules: The options of its route.
+        tags: Gives the tags of its response.
+        extra: What the route makes part of the key besides the URL and the ``vary`` fields.
+
     Attributes:
-        key: Its primary key.
+        base: The key of its URL.
+        key: Its primary key: the base, and whatever else the route makes part of it.
         headers: Its fields.
-        authorized: Whether it carries ``Authorization``.
+        authorized: Whether its credentials are its own, so that it may not be answered for others.
         method: GET or HEAD.
         rules: The options of its route.
     """
 
-    key: bytes
-    headers: RawHeaders
-    authorized: bool
-    method: str
-    rules: CacheRules
+    __slots__ = ("_marks", "_scope", "_tags", "authorized", "base", "headers", "key", "method", "rules")
 
+    def __init__(
+        self,
+        scope: Mapping[str, object],
+        rules: CacheRules,
+        *,
+        tags: Callable[[], object] | None = None,
+        extra: Sequence[bytes] = (),
+    ) -> None:
+        self._scope = scope
+        self._tags = tags
+        self._marks: tuple[str, ...] | None = None
+        self.headers: RawHeaders = cast(RawHeaders, scope["headers"])
+        self.method: str = str(scope["method"])
+        self.rules: CacheRules = rules
+        self.authorized: bool = not rules.shares_authorized and is_authorized(self.headers)
+        self.base: bytes = request_key(
+            scope,
+            template=rules.key_template(),
+            view=rules.view,
+            query=rules.query,
+            hash_method=rules.hash_method,
+        )
+        self.key: bytes = self.base
+        if rules.vary or extra:
+            self.key = refined_key(self.base, rules.vary, self.headers, extra)
 
-@dataclass(frozen=True, slots=True)
-class Marks:
-    """How the cache stood when a view began; what was cleared since must not come back.
+    @property
+    def may_lead(self) -> bool:
+        """Whether its response says anything about those of others.
 
-    Attributes:
-        clearings: How often this process had cleared it.
-        generation: The shared store's generation.
-    """
+        HEAD may have another view's answer, and credentials another user's.
+        """
+        return self.method != "HEAD" and not self.authorized
 
-    clearings: int = 0
-    generation: str = ""
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The names of its tags."""
+        return () if self._tags is None else tag_names(self._tags())
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What its response can be evicted by: its path, and its tags."""
+        if self._marks is None:
+            self._marks = (*path_marks(self._scope), *tag_marks(self.tags))
+        return self._marks
+
+    def variant(self, names: Sequence[bytes]) -> bytes:
+        """Returns the key of the response that it selects by these fields."""
+        return variant_key(self.key, names, self.headers)
+
+    def address(self, key: bytes) -> Address:
+        """Returns where one of its entries is kept: the response, a variant, or what selects them."""
+        return Address(key, self.rules.hash_method, lambda: self.marks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,40 +114,50 @@ class Terms:
     Attributes:
         clock: Seconds since the epoch.
         default_timeout: Lifetime in seconds where nothing states one; None: do not store.
-        deadline_seconds: How long a view may go on after its own client has left.
+        shows_status: Whether responses say in ``Cache-Status`` what the cache did.
         admit: Stores a response; returns why it did not, None where it did.
         note_bypass: Counts a response that is not stored, by reason.
+        refuse: Takes note that what a key stands for can not be stored, and why.
+        outdated: Forgets the stale response that another one, not to be stored, has replaced.
+        fail: Takes note that a stale response could not be replaced; the next try waits.
+        rescued: Counts a stale response that was used instead of an error.
     """
 
     clock: Callable[[], float]
     default_timeout: float | None
-    deadline_seconds: float
-    admit: Callable[[CacheRequest, StoredResponse, Marks], str | None]
+    shows_status: bool
+    admit: Callable[[CacheRequest, StoredResponse, Sighting], str | None]
     note_bypass: Callable[[str], None]
+    refuse: Callable[[bytes, str], None]
+    outdated: Callable[[CacheRequest, bytes], None]
+    fail: Callable[[bytes], None]
+    rescued: Callable[[], None]
 
 
-_UNMARKED = Marks()
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """The right to replace a stale response, given to one request at a time.
+
+    Attributes:
+        key: The key of the stale response.
+        flight: The flight of that key.
+        note_failure: As ``Terms.fail``.
+    """
+
+    key: bytes
+    flight: Flight[StoredResponse]
+    note_failure: Callable[[bytes], None]
+
+    def fail(self) -> None:
+        """Takes note that the request did not get as far as to try; the next one waits."""
+        self.note_failure(self.key)
+
+    def give_up(self) -> None:
+        """Lets another request try."""
+        self.flight.land(Landing.NOTHING)
 
 
-class Flight:
-    """A view that runs for several requests: one leads, the others wait for what it brings."""
-
-    __slots__ = ("_landed", "_remove")
-
-    def __init__(self, remove: Callable[[], object]) -> None:
-        self._landed: asyncio.Future[StoredResponse | None] = asyncio.get_running_loop().create_future()
-        self._remove = remove
-
-    async def wait(self, timeout_seconds: float) -> StoredResponse | None:
-        """Returns what the leader stored; None where it stored nothing or took too long."""
-        done, _ = await asyncio.wait([self._landed], timeout=max(0.0, timeout_seconds))
-        return self._landed.result() if done else None
-
-    def land(self, stored: StoredResponse | None) -> None:
-        """Gives those who wait what was stored."""
-        self._remove()
-        if not self._landed.done():
-            self._landed.set_result(stored)
+_UNSEEN: Final = Sighting(None, 0)
 
 
 class Transaction:
@@ -98,9 +166,22 @@ class Transaction:
     Attributes:
         hit: The stored response to answer with; None: the view must run.
         status: What ``Cache-Status`` says, as far as it is known.
+        refresh: Set where ``hit`` is stale and this request is to have it replaced.
     """
 
-    __slots__ = ("_candidate", "_flight", "_marks", "_request", "_terms", "hit", "status")
+    __slots__ = (
+        "_candidate",
+        "_fallback",
+        "_flight",
+        "_is_refreshing",
+        "_key",
+        "_request",
+        "_sighting",
+        "_terms",
+        "hit",
+        "refresh",
+        "status",
+    )
 
     def __init__(
         self,
@@ -108,17 +189,30 @@ class Transaction:
         *,
         status: CacheStatus,
         hit: StoredResponse | None = None,
+        refresh: Refresh | None = None,
         request: CacheRequest | None = None,
-        flight: Flight | None = None,
-        marks: Marks = _UNMARKED,
+        key: bytes = b"",
+        flight: Flight[StoredResponse] | None = None,
+        sighting: Sighting = _UNSEEN,
+        fallback: StoredResponse | None = None,
+        is_refreshing: bool = False,
     ) -> None:
         self.hit: StoredResponse | None = hit
         self.status: CacheStatus = status
+        self.refresh: Refresh | None = refresh
         self._terms = terms
         self._request = request
+        self._key = key
         self._flight = flight
-        self._marks = marks
+        self._sighting = sighting
+        self._fallback = fallback
+        self._is_refreshing = is_refreshing
         self._candidate: StoredResponse | None = None
+
+    @property
+    def shows_status(self) -> bool:
+        """Whether the response says what the cache did."""
+        return self._terms.shows_status
 
     @property
     def is_leading(self) -> bool:
@@ -128,12 +222,37 @@ class Transaction:
     async def finish_leading(self) -> None:
         """Waits until nobody waits for this one's view any more, within the cache's deadline."""
         if self._flight is not None:
-            await self._flight.wait(self._terms.deadline_seconds)
+            await self._flight.wait()
 
     @property
-    def age(self) -> int:
-        """The age of the hit in whole seconds, for the ``Age`` field."""
-        return 0 if self.hit is None else int(self.hit.age(self._terms.clock()))
+    def age(self) -> int | None:
+        """The age in whole seconds of what was stored before this request; None for anything new."""
+        is_new = self.status.collapsed and self.status.fwd != "stale"
+        return int(self.hit.age(self._terms.clock())) if self.hit is not None and not is_new else None
+
+    @property
+    def has_fallback(self) -> bool:
+        """Whether there is a stale response to use instead of an error."""
+        return self._fallback is not None
+
+    @property
+    def is_refreshing(self) -> bool:
+        """Whether it is to replace a stale response in the background."""
+        return self._is_refreshing
+
+    def rescue(self, status: int) -> StoredResponse | None:
+        """Returns the stale response to use instead of an error of this status (RFC 5861 §4)."""
+        fallback = self._fallback
+        if fallback is None or status not in ERROR_STATUSES:
+            return None
+        ttl = int(fallback.ttl(self._terms.clock()))
+        self.status = CacheStatus(fwd="stale", fwd_status=status, ttl=ttl, detail="stale-if-error")
+        self.hit = fallback
+        self._candidate = self._request = None
+        self._terms.fail(self._key)
+        self._terms.rescued()
+        self._land(fallback)
+        return fallback
 
     def propose(
         self, *, status: int, headers: RawHeaders, body: bytes, accepted: bool = False
@@ -150,19 +269,23 @@ class Transaction:
         if request is None:
             return None
         if request.method == "HEAD":
+            self._end()
+            return None
+        if self._is_refreshing and status in ERROR_STATUSES:
             self.abandon()
             return None
         verdict = judge(
             status=status,
             headers=headers,
             authorized=request.authorized,
-            timeout=request.rules.timeout,
+            rules=request.rules,
             default_timeout=self._terms.default_timeout,
             accepted=accepted,
             now=now,
         )
-        if verdict.reason is not None:
-            self.abandon(verdict.reason)
+        reason = verdict.reason or _incomplete_reason(headers, body)
+        if reason is not None:
+            self.abandon(reason)
             return None
         candidate = _candidate(request, verdict, status, headers, body, now)
         if candidate.ttl(now) <= 0:
@@ -171,28 +294,35 @@ class Transaction:
         self._candidate = candidate
         return candidate
 
-    def commit(self, *, status: int, headers: RawHeaders, session_used: bool) -> None:
+    def commit(self, *, status: int, headers: RawHeaders, personal: str | None) -> None:
         """Stores what was proposed, unless the finished response forbids it.
 
         Args:
             status: The status code when all hooks have run.
             headers: The fields when all hooks have run, names in lower case.
-            session_used: Whether anything read or wrote the session.
+            personal: What was read that belongs to one user, e.g. ``"session"``; None: nothing.
         """
         candidate, request = self._candidate, self._request
         if candidate is None or request is None:
             return
         self._candidate = None
-        reason = "session" if session_used else forbidden_reason(headers)
+        if self._is_refreshing and status in ERROR_STATUSES:
+            self.abandon()
+            return
+        names = vary_names(headers)
+        if personal == "cookies" and b"cookie" in names:
+            personal = None  # each client's cookies select a response of their own
+        reason = personal or forbidden_reason(headers)
         if reason is None and status != candidate.status:
             reason = "status"
         if reason is None:
-            _select_by(candidate, request, vary_names(headers))
-            reason = self._terms.admit(request, candidate, self._marks)
+            _select_by(candidate, request, names)
+            reason = self._terms.admit(request, candidate, self._sighting)
         if reason is not None:
             self.abandon(reason)
             return
-        self.status = CacheStatus(fwd="miss", stored=True)
+        self.status = CacheStatus(fwd=self.status.fwd, stored=True)
+        self._request = None
         self._land(candidate)
 
     def abandon(self, reason: str | None = None) -> None:
@@ -201,17 +331,35 @@ class Transaction:
         Args:
             reason: Why, as a token for ``Cache-Status``.
         """
-        if reason is not None:
-            self._terms.note_bypass(reason)
-            self.status = CacheStatus(fwd="bypass", detail=reason)
-        self._candidate = None
-        self._request = None
-        self._land(None)
+        request = self._request
+        if request is None or reason is None:
+            if request is not None and self._is_refreshing:
+                self._terms.fail(self._key)
+            self._end()
+            return
+        self._terms.note_bypass(reason)
+        self.status = CacheStatus(fwd="bypass", detail=reason)
+        if reason not in _TRANSIENT:
+            if request.may_lead:
+                self._terms.refuse(self._key, reason)
+            if self._is_refreshing:
+                self._terms.outdated(request, self._key)
+        self._end(Landing.TURNED_BACK if reason == EVICTED else Landing.NOTHING)
 
-    def _land(self, stored: StoredResponse | None) -> None:
+    def _end(self, landing: Landing = Landing.NOTHING) -> None:
+        self._candidate = self._request = None
+        self._land(landing)
+
+    def _land(self, brought: StoredResponse | Landing) -> None:
         flight, self._flight = self._flight, None
         if flight is not None:
-            flight.land(stored)
+            flight.land(brought)
+
+
+def _incomplete_reason(headers: RawHeaders, body: bytes) -> str | None:
+    """Returns why a body is not the one that its fields announce (RFC 9111 §3.3), None where it is."""
+    length = first_value(headers, b"content-length")
+    return None if length in (None, b"%d" % len(body)) else "incomplete"
 
 
 def _select_by(candidate: StoredResponse, request: CacheRequest, names: tuple[bytes, ...]) -> None:
@@ -219,7 +367,7 @@ def _select_by(candidate: StoredResponse, request: CacheRequest, names: tuple[by
     selecting = sorted({*names, *(name for name, _ in candidate.vary)})
     if len(selecting) > len(candidate.vary):
         candidate.vary = selecting_fields(selecting, request.headers)
-        candidate.key = variant_key(request.key, selecting, request.headers)
+        candidate.key = request.variant(selecting)
 
 
 def _candidate(
@@ -230,7 +378,7 @@ def _candidate(
         kept.append((b"date", format_http_date(now).encode("ascii")))
     vary = selecting_fields(verdict.vary, request.headers)
     return StoredResponse(
-        key=variant_key(request.key, verdict.vary, request.headers) if vary else request.key,
+        key=request.variant(verdict.vary) if vary else request.key,
         status=status,
         headers=kept,
         body=body,
@@ -240,4 +388,6 @@ def _candidate(
         initial_age=initial_age(headers, now),
         vary=vary,
         is_public=verdict.is_public,
+        while_revalidate=verdict.while_revalidate,
+        if_error=verdict.if_error,
     )

@@ -6,7 +6,7 @@ middleware) runs for every request, hit or miss; what is inside runs only for a 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from inspect import isawaitable
@@ -17,12 +17,16 @@ from quart.globals import request_ctx
 from quart.wrappers import Response
 from quart.wrappers.response import DataBody
 from werkzeug.datastructures import Headers
+from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from aeros.caching.entry import StoredResponse
+from aeros.caching.explain import Explanation
+from aeros.caching.keys import join_parts
+from aeros.caching.policy import ERROR_STATUSES
 from aeros.caching.rules import CacheRules
 from aeros.caching.server import Cache
-from aeros.caching.transaction import Transaction
+from aeros.caching.transaction import Refresh, Transaction
 from aeros.errors import InvalidSettingError
 from aeros.exchange import Exchange, exchange_of, owns_date
 from aeros.types import RawHeaders
@@ -32,8 +36,7 @@ T = TypeVar("T")
 
 AnyResponse = Response | WerkzeugResponse
 
-CACHED_MARK: Final = "__aeros_cached__"
-"""Attribute of a view that asks for its own admission slot, because hits need none."""
+_CACHED_MARK: Final = "__aeros_cached__"
 
 
 class CachedDecorator:
@@ -77,26 +80,86 @@ class Application(Protocol):
         """Returns a new response of the application's class."""
         ...
 
+    async def make_error_response(self, error: Exception) -> AnyResponse | None:
+        """Returns the response that the application has for an error; None where it has none."""
+        ...
+
+    async def note_error(self, error: Exception) -> None:
+        """Logs an error that nobody handles, and tells those who asked to be told."""
+        ...
+
+    def refresh_later(self, scope: Mapping[str, object], refresh: Refresh) -> None:
+        """Makes a request like this one in the background, to replace a stale response."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """The callables of a route that decide for each request; each may be async.
+    """What a route asks of each request; the callables may be async.
 
     Attributes:
         unless: True keeps the request out of the cache: no lookup and no store.
         forced_update: True runs the view even if a fresh response is stored.
         response_filter: False keeps the response from being stored.
+        key: Text that is a part of the key.
+        cookies: Names of cookies whose values are a part of the key.
     """
 
     unless: Callable[[], bool | Awaitable[bool]] | None = None
     forced_update: Callable[[], bool | Awaitable[bool]] | None = None
     response_filter: Callable[[Response], bool | Awaitable[bool]] | None = None
+    key: Callable[[], str | Awaitable[str]] | None = None
+    cookies: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("unless", "forced_update", "response_filter"):
             value = getattr(self, name)
             if value is not None and not callable(value):
                 raise InvalidSettingError(name, value, "a callable that returns True or False, or None")
+        if self.key is not None and not callable(self.key):
+            raise InvalidSettingError("key", self.key, "a callable that returns text, or None")
+
+    async def key_parts(self) -> tuple[bytes, ...]:
+        """Returns what the current request adds to the key."""
+        parts: list[bytes] = []
+        if self.key is not None:
+            text = self.key()
+            text = await text if isawaitable(text) else text
+            if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # it comes from users
+                raise InvalidSettingError("key", text, "a callable that returns text")
+            parts.append(b"key:" + text.encode("utf-8", "surrogatepass"))
+        for name in self.cookies:
+            values = request.cookies.getlist(name)
+            texts = [value.encode("utf-8", "surrogatepass") for value in values]
+            parts.append(b"cookie:" + join_parts([name.encode(), *texts]))
+        return tuple(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class CachedRoute:
+    """What ``WebServer.cache()`` was told for one view."""
+
+    rules: CacheRules
+    conditions: Conditions
+
+    @property
+    def notices_cookies(self) -> bool:
+        """Whether reading ``request.cookies`` keeps a response from being stored."""
+        return not self.conditions.cookies and b"cookie" not in self.rules.vary
+
+    @property
+    def selecting_fields(self) -> tuple[str, ...]:
+        """The request fields that a response must name in ``Vary``, because the key has them."""
+        names = [name.decode("ascii").title() for name in self.rules.vary]
+        if self.conditions.cookies and "Cookie" not in names:
+            names.append("Cookie")
+        return tuple(names)
+
+
+def cached_route(view: object) -> CachedRoute | None:
+    """Returns what the cache was told for a view; None for one that is not cached."""
+    found = getattr(view, _CACHED_MARK, None)
+    return found if isinstance(found, CachedRoute) else None
 
 
 def cached_view(
@@ -107,7 +170,7 @@ def cached_view(
     Within a request the result is a response. Outside of one, e.g. in a unit test that calls the
     view, the view just runs.
     """
-    rules = rules.of_view(f"{run.__module__}.{run.__qualname__}")
+    route = CachedRoute(rules.of_view(f"{run.__module__}.{run.__qualname__}"), conditions)
 
     @wraps(run)
     async def view(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -117,31 +180,63 @@ def cached_view(
         if exchange is None or exchange.is_claimed:
             return await run(*args, **kwargs)
         exchange.is_claimed = True
-        visit = _Visit(app, rules, conditions, exchange)
+        visit = _Visit(app, route, exchange, tags_of(rules, args, kwargs))
         # What Quart is given is a response; the view's own type stays what callers are told.
         return cast(T, await visit.answer(lambda: run(*args, **kwargs)))
 
-    setattr(view, CACHED_MARK, True)
+    setattr(view, _CACHED_MARK, route)
     return view
+
+
+def tags_of(
+    rules: CacheRules, args: tuple[object, ...], kwargs: Mapping[str, object]
+) -> Callable[[], object] | None:
+    """Returns what gives the tags of a call of a view; None where it has none."""
+    tags = rules.tags
+    if callable(tags):
+        return lambda: tags(*args, **kwargs)
+    return (lambda: tags) if tags else None
+
+
+async def explained(
+    cache: Cache, route: CachedRoute, scope: Mapping[str, object], arguments: Mapping[str, object]
+) -> Explanation:
+    """Returns what would become of the current request to a route.
+
+    Args:
+        cache: The cache.
+        route: The route.
+        scope: The request's ASGI scope.
+        arguments: What the view would be called with.
+    """
+    if await _asked(route.conditions.unless):
+        return Explanation(outcome="bypass", reason="unless")
+    if await _asked(route.conditions.forced_update):
+        return Explanation(outcome="miss", reason="forced-update")
+    extra = await route.conditions.key_parts()
+    return await cache.explain(scope, route.rules, tags=tags_of(route.rules, (), arguments), extra=extra)
 
 
 class _Visit:
     """One request to a cached view."""
 
-    __slots__ = ("_app", "_conditions", "_exchange", "_rules")
+    __slots__ = ("_app", "_exchange", "_route", "_tags")
 
     def __init__(
-        self, app: Application, rules: CacheRules, conditions: Conditions, exchange: Exchange
+        self, app: Application, route: CachedRoute, exchange: Exchange, tags: Callable[[], object] | None
     ) -> None:
         self._app = app
-        self._rules = rules
-        self._conditions = conditions
+        self._route = route
         self._exchange = exchange
+        self._tags = tags
 
     async def answer(self, run: Callable[[], Awaitable[object]]) -> AnyResponse:
+        self._exchange.selecting_fields = self._route.selecting_fields
         transaction = self._exchange.transaction = await self._open()
         if transaction.hit is not None:
             self._exchange.release_slot()
+            if transaction.refresh is not None:
+                self._app.refresh_later(request.scope, transaction.refresh)
             return self._replay(transaction, transaction.hit)
         try:
             refusal = await self._app.admit(self._exchange) if self._exchange.slot is None else None
@@ -154,30 +249,70 @@ class _Visit:
                 # They were registered by the view, and would be missing from a hit.
                 transaction.abandon("after-this-request")
             return await self._propose(transaction, result)
+        except Exception as error:
+            response = await self._after(error, transaction)
+            if response is None:
+                transaction.abandon()
+                raise
+            return response
         except BaseException:
             # Not only errors: a cancelled leader must let those who wait go, too.
             transaction.abandon()
             raise
 
     async def _open(self) -> Transaction:
-        cache = self._app.current_cache()
-        if await _asked(self._conditions.unless):
-            return cache.bypass("unless")
-        refresh = await _asked(self._conditions.forced_update)
+        cache, conditions = self._app.current_cache(), self._route.conditions
+        refresh = cast("Refresh | None", self._exchange.refresh)
+        with self._exchange.unnoticed():
+            if await _asked(conditions.unless):
+                return cache.bypass("unless")
+            update = refresh is None and await _asked(conditions.forced_update)
+            extra = await conditions.key_parts()
         # Waiting for another request's view takes no slot from those who work.
         self._exchange.release_slot()
-        return await cache.open(request.scope, self._rules, refresh=refresh)
+        return await cache.open(
+            request.scope, self._route.rules, update=update, tags=self._tags, extra=extra, refresh=refresh
+        )
+
+    async def _after(self, error: Exception, transaction: Transaction) -> AnyResponse | None:
+        """Returns the response to use where the view raised; None where the error is to go on.
+
+        Errors are answered here only where the cache has a part in it: there is a stale response
+        to use instead or to replace, or the route stores responses of that status.
+        """
+        is_wanted = isinstance(error, HTTPException) and error.code in self._route.rules.statuses
+        if not (is_wanted or transaction.has_fallback or transaction.is_refreshing):
+            return None
+        try:
+            response = await self._app.make_error_response(error)
+        except Exception as failure:  # noqa: BLE001 - a handler of the user's has failed as well
+            error, response = failure, None
+        stale = transaction.rescue(500 if response is None else response.status_code)
+        if stale is not None:
+            if response is None:
+                await self._app.note_error(error)
+            return self._replay(transaction, stale)
+        if response is None:
+            return None
+        if is_wanted:
+            return await self._propose(transaction, response)
+        failed = transaction.is_refreshing and response.status_code in ERROR_STATUSES
+        transaction.abandon(None if failed else "status")
+        return response
 
     async def _propose(self, transaction: Transaction, result: object) -> AnyResponse:
         if result is None:
             response: AnyResponse = self._app.build_response(b"", 204)
             for name in ("Content-Type", "Content-Length"):  # there is no content to tell of
                 response.headers.pop(name, None)
-            if not self._rules.cache_none:
+            if not self._route.rules.cache_none:
                 transaction.abandon("none")
                 return response
         else:
             response = await self._app.make_view_response(result)
+        stale = transaction.rescue(response.status_code)
+        if stale is not None:
+            return self._replay(transaction, stale)
         body = whole_body(response)
         reason = "stream" if body is None else await self._filtered(response)
         if body is None or reason is not None:
@@ -189,12 +324,13 @@ class _Visit:
         return response
 
     async def _filtered(self, response: AnyResponse) -> str | None:
-        keep = self._conditions.response_filter
+        keep = self._route.conditions.response_filter
         if keep is None:
             return None
-        verdict = keep(cast(Response, response))
-        if isawaitable(verdict):
-            verdict = await verdict
+        with self._exchange.unnoticed():
+            verdict = keep(cast(Response, response))
+            if isawaitable(verdict):
+                verdict = await verdict
         return None if verdict else "response-filter"
 
     def _replay(self, transaction: Transaction, stored: StoredResponse) -> Response:
@@ -208,8 +344,9 @@ class _Visit:
         if not owns_date(request.scope):
             # The server adds a Date of its own, and two would contradict each other.
             response.headers.pop("Date", None)
-        if transaction.status.hit:
-            response.headers["Age"] = str(transaction.age)
+        age = transaction.age
+        if age is not None:
+            response.headers["Age"] = str(age)
         self._exchange.representation = stored
         return response
 

@@ -20,8 +20,8 @@ _TOKEN = re.compile(r"[A-Za-z*][A-Za-z0-9!#$%&'*+\-.^_`|~:/]*")
 class CacheStatus:
     """How one cache handled one request: from storage (``hit``) or forwarded (``fwd``).
 
-    ``ttl`` is the remaining freshness in seconds, negative where the response is stale. ``detail``
-    is free text for people.
+    ``fwd_status`` is the status code that forwarding brought. ``ttl`` is the remaining freshness in
+    seconds, negative where the response is stale. ``detail`` is free text for people.
 
     Raises:
         ValueError: ``hit`` and ``fwd`` are both set, or neither (RFC 9211 §2.1, §2.2).
@@ -29,6 +29,7 @@ class CacheStatus:
 
     hit: bool = False
     fwd: ForwardReason | None = None
+    fwd_status: int | None = None
     stored: bool = False
     collapsed: bool = False
     ttl: int | None = None
@@ -42,6 +43,8 @@ class CacheStatus:
     def render(self, cache_name: str = "aeros") -> str:
         """Returns the field's value, a structured field (RFC 9651), e.g. ``aeros; hit; ttl=58``."""
         parts = [_item(cache_name), "hit" if self.fwd is None else f"fwd={self.fwd}"]
+        if self.fwd_status is not None:
+            parts.append(f"fwd-status={self.fwd_status}")
         if self.stored:
             parts.append("stored")
         if self.collapsed:

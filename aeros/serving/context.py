@@ -7,11 +7,13 @@ context's attribute: noticing that attribute being read is sure, whatever the se
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 from quart import ctx, g, has_app_context, has_request_context, request, session
 from quart.sessions import SessionMixin
+from quart.wrappers import Request
 
 from aeros.exchange import exchange_of
 
@@ -72,3 +74,36 @@ async def template_context() -> dict[str, object]:
         context["request"] = request
         context["session"] = session
     return context
+
+
+def notice_cookies(request: Request, classes: dict[type[Request], type[Request]]) -> None:
+    """Makes reading ``request.cookies`` from now on be noted on the request's exchange.
+
+    The request's class becomes one that differs in this attribute only.
+
+    Args:
+        request: The request; its session has been opened already.
+        classes: The classes made so far, by the application's own.
+    """
+    made_from = type(request)
+    noticing = classes.get(made_from)
+    if noticing is None:
+        noticing = classes[made_from] = _noticing(made_from)
+    request.__class__ = noticing
+
+
+def _noticing(base: type[Request]) -> type[Request]:
+    read: Callable[[Request], object] = cast(Any, base.cookies).__get__
+
+    def cookies(self: Request) -> object:
+        exchange = exchange_of(self.scope)
+        if exchange is not None:
+            exchange.cookies_used = True
+        return read(self)
+
+    namespace = {
+        "cookies": property(cookies),
+        "__module__": base.__module__,
+        "__qualname__": base.__qualname__,
+    }
+    return type(base.__name__, (base,), namespace)

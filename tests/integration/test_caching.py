@@ -661,7 +661,8 @@ def test_method_view_s_method_is_cached(app: WebServer, serve: Serve) -> None:
     posted = served.client.post("/a")
     assert posted.text == "posted a 2"
     assert "cache-status" not in posted.headers
-    assert served.get("/a").text == "a 1"
+    # A successful POST evicts what GET has stored (RFC 9111 §4.4).
+    assert [served.get("/a").text, served.get("/a").text] == ["a 3", "a 3"]
 
 
 def test_decorator_outside_the_cache_runs_on_hits(app: WebServer, serve: Serve) -> None:
@@ -1078,7 +1079,7 @@ def test_clearing_within_a_cached_view_keeps_its_response_out(app: WebServer, se
         return "x"
 
     served = serve(app)
-    assert outcome(served.get("/")) == "aeros; fwd=bypass; detail=cleared"
+    assert outcome(served.get("/")) == "aeros; fwd=bypass; detail=evicted"
     clears = False
     assert served.outcomes("/") == [STORED, HIT]
 

@@ -23,7 +23,9 @@ from aeros.errors import (
     PrivilegedPortError,
     ProviderError,
     StartupError,
+    UncacheableArgumentError,
     UnknownOptionError,
+    UnserializableError,
     nearest_name,
     one_line,
 )
@@ -46,6 +48,34 @@ CONFIGURATION_ERRORS = [
     (InstancePathError("workers", "shop"), "workers", "app = WebServer(__name__)"),
 ]
 
+MEMOIZE_ERRORS = [
+    (
+        UnserializableError('value["prices"][2]', "is of the type tuple"),
+        'value["prices"][2] is of the type tuple; ',
+        "give memoize(serializer=...)",
+    ),
+    (
+        UncacheableArgumentError("shop.price", "item", "shop.Item"),
+        "shop.price(item=): the type shop.Item ",
+        "memoize(ignored=('item',))",
+    ),
+    (
+        UncacheableArgumentError("shop.price", "item", "list", "contains itself"),
+        "shop.price(item=): the type list contains itself; ",
+        "give memoize(key=...)",
+    ),
+    (
+        UncacheableArgumentError("Shop.price", "self", "shop.Shop"),
+        "Shop.price(self=): the type shop.Shop ",
+        "memoize a function in place of the method",
+    ),
+    (
+        UnserializableError('value["a\n"]', "is\r\nbad"),
+        'value["a\\n"] is\\r\\nbad; ',
+        "return another value",
+    ),
+]
+
 
 def subclasses(of: type[BaseException]) -> Iterator[type[BaseException]]:
     """Gives every class below ``of``."""
@@ -64,6 +94,17 @@ def test_a_message_is_one_line_that_names_the_setting_and_the_cure(
     assert cure in message
     assert error.setting == setting
     assert error.problem in message
+    assert len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("error", "start", "cure"), MEMOIZE_ERRORS)
+def test_what_can_not_be_memoized_says_where_and_how_to_go_on(
+    error: AerosError, start: str, cure: str
+) -> None:
+    """On one line: the place, the type, and what to write in its stead."""
+    message = str(error)
+    assert message.startswith(start)
+    assert cure in message
     assert len(message.splitlines()) == 1
 
 
@@ -91,6 +132,8 @@ def test_every_error_is_in_the_tree_that_the_package_exports() -> None:
         (InstancePathError, (ConfigurationError,)),
         (StartupError, (AerosError, SystemExit)),
         (EntryFormatError, (AerosError,)),
+        (UnserializableError, (AerosError, TypeError)),
+        (UncacheableArgumentError, (AerosError, TypeError)),
     ],
 )
 def test_errors_are_the_kinds_that_callers_catch(
@@ -108,6 +151,8 @@ def test_errors_keep_their_data_as_attributes() -> None:
     extra = MissingExtraError("cache", package="redis", extra="fast")
     log_file = LogFileError("access_log_file", "/x", "No such directory")
     bind = BindError("h", 1, "no such host", "another")
+    value = UnserializableError('value["a"]', "is nan")
+    argument = UncacheableArgumentError("shop.price", "item", "shop.Item", "has no key")
     assert (setting.value, setting.expected) == (-1, "a number")
     assert (option.known, option.nearest, option.where) == (("host", "port"), "port", "run_server()")
     assert header.name == "X A"
@@ -116,10 +161,13 @@ def test_errors_keep_their_data_as_attributes() -> None:
     assert (log_file.path, log_file.reason) == ("/x", "No such directory")
     assert (bind.host, bind.port, bind.reason) == ("h", 1, "no such host")
     assert InstancePathError("workers", "shop").import_name == "shop"
+    assert (value.path, value.problem) == ('value["a"]', "is nan")
+    assert (argument.function, argument.parameter, argument.kind) == ("shop.price", "item", "shop.Item")
+    assert argument.problem == "has no key"
 
 
-@pytest.mark.parametrize("error", [error for error, _, _ in CONFIGURATION_ERRORS])
-def test_configuration_errors_survive_pickling(error: ConfigurationError) -> None:
+@pytest.mark.parametrize("error", [error for error, *_ in (*CONFIGURATION_ERRORS, *MEMOIZE_ERRORS)])
+def test_errors_that_have_data_survive_pickling(error: AerosError) -> None:
     """A process pool brings an error back as it was, instead of breaking."""
     copied = pickle.loads(pickle.dumps(error))
     assert type(copied) is type(error)

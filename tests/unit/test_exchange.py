@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
+
+from aeros.caching.rules import CacheRules
 from aeros.caching.server import Cache
 from aeros.exchange import Exchange, attach_exchange, exchange_of, own_date, owns_date
 from aeros.http.cache_status import CacheStatus
 from aeros.types import Scope
+
+SCOPE: Scope = {
+    "type": "http",
+    "method": "GET",
+    "scheme": "http",
+    "path": "/",
+    "query_string": b"",
+    "headers": [(b"host", b"localhost")],
+}
 
 
 class CountedSlot:
@@ -69,3 +83,61 @@ def test_the_date_is_aeros_own_only_where_it_was_said() -> None:
     own_date(scope)
     assert owns_date(scope)
     assert exchange_of(scope) is None
+
+
+@pytest.mark.parametrize(
+    ("session_used", "cookies_used", "expected"),
+    [(False, False, None), (True, False, "session"), (False, True, "cookies"), (True, True, "session")],
+)
+def test_what_belongs_to_one_user_is_named(
+    session_used: bool, cookies_used: bool, expected: str | None
+) -> None:
+    """The session before the cookies, which it came in."""
+    assert Exchange(session_used=session_used, cookies_used=cookies_used).personal == expected
+
+
+def test_what_decides_about_the_cache_is_not_noticed() -> None:
+    """Also where it raises; what was noticed before stays."""
+    exchange = Exchange(cookies_used=True)
+
+    def ask() -> None:
+        with exchange.unnoticed():
+            exchange.session_used = True
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        ask()
+    assert exchange.personal == "cookies"
+    with exchange.unnoticed():
+        exchange.session_used = exchange.cookies_used = True
+        assert exchange.personal == "session"
+    assert (exchange.session_used, exchange.cookies_used) == (False, True)
+    exchange.session_used = True
+    assert exchange.personal == "session"
+
+
+async def test_beginning_and_ending_let_those_who_wait_go() -> None:
+    """A middleware may have a request handled twice: the second time it begins anew."""
+    exchange = Exchange(is_claimed=True, session_used=True)
+    assert await lets_go(exchange, exchange.begin)
+    assert exchange.cache_status is None
+    assert (exchange.is_claimed, exchange.session_used) == (False, True)
+    assert await lets_go(exchange, exchange.end)
+    assert (exchange.is_claimed, exchange.session_used) == (True, True)
+
+
+async def lets_go(exchange: Exchange, end: Callable[[], None]) -> bool:
+    """Tells whether ``end`` ends the leading of a transaction of the exchange."""
+    transaction = exchange.transaction = await Cache().open(SCOPE, CacheRules())
+    before = transaction.is_leading
+    end()
+    return before and not transaction.is_leading
+
+
+def test_a_request_without_a_transaction_begins_and_ends() -> None:
+    """Whatever a middleware does with it."""
+    exchange = Exchange()
+    exchange.begin()
+    assert not exchange.is_claimed
+    exchange.end()
+    assert exchange.is_claimed

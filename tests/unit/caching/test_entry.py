@@ -14,7 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aeros.caching.entry import MAGIC, Entry, StoredResponse, VaryMark, decode_entry, encode_entry
+from aeros.caching.entry import (
+    MAGIC,
+    Entry,
+    StoredResponse,
+    StoredValue,
+    VaryMark,
+    decode_entry,
+    encode_entry,
+)
 from aeros.errors import EntryFormatError
 
 NUMBERS = st.floats(min_value=0, max_value=1e12, allow_nan=False)
@@ -31,7 +39,9 @@ RESPONSES = st.builds(
     initial_age=NUMBERS,
     vary=st.lists(st.tuples(st.binary(max_size=8), st.none() | st.binary(max_size=8)), max_size=3).map(tuple),
     is_public=st.booleans(),
-    generation=st.text(max_size=8),
+    while_revalidate=NUMBERS,
+    if_error=NUMBERS,
+    stamp=st.text(max_size=8),
     variants=st.dictionaries(st.text(min_size=1, max_size=4), st.binary(max_size=30), max_size=3),
     on_growth=st.none(),
 )
@@ -41,7 +51,17 @@ MARKS = st.builds(
     names=st.lists(st.binary(max_size=8), max_size=3).map(tuple),
     stored_at=NUMBERS,
     lifetime=NUMBERS,
-    generation=st.text(max_size=8),
+    stamp=st.text(max_size=8),
+)
+VALUES = st.builds(
+    StoredValue,
+    key=st.binary(max_size=40),
+    data=st.binary(max_size=60),
+    stored_at=NUMBERS,
+    lifetime=NUMBERS,
+    while_revalidate=NUMBERS,
+    if_error=NUMBERS,
+    stamp=st.text(max_size=8),
 )
 
 
@@ -61,7 +81,7 @@ def response(**changes: Any) -> StoredResponse:
         "stored_at": 1000.0,
         "lifetime": 60.0,
         "vary": ((b"accept", b"text/html"), (b"x", None)),
-        "generation": "g1",
+        "stamp": "g1",
         "variants": {"br": b"\x00br", "gzip": b"\x1f\x8b"},
     }
     return StoredResponse(**(values | changes))
@@ -84,7 +104,7 @@ def head_of(**changes: object) -> dict[str, object]:
     return {**json.loads(data[len(MAGIC) + 16 + 4 :]), **changes}
 
 
-@given(RESPONSES | MARKS)
+@given(RESPONSES | MARKS | VALUES)
 def test_an_entry_comes_back_as_it_was(entry: Entry) -> None:
     """Every field, to the last bit, and the same kind of entry."""
     found = decode_entry(encode_entry(entry))
@@ -148,7 +168,9 @@ def test_a_pickle_is_no_entry(protocol: int) -> None:
         decode_entry(signed(data))
 
 
-@pytest.mark.parametrize("magic", [b"AEROS\x00\r\n", b"AEROS\x02\r\n", b"AEROS\x01\n", b"aeros\x01\r\n"])
+@pytest.mark.parametrize(
+    "magic", [b"AEROS\x00\r\n", b"AEROS\x01\r\n", b"AEROS\x03\r\n", b"AEROS\x02\n", b"aeros\x02\r\n"]
+)
 def test_an_entry_of_another_version_is_refused(magic: bytes) -> None:
     """The rest may be intact: the magic decides."""
     data = encode_entry(response())
@@ -165,6 +187,8 @@ def test_an_entry_of_another_version_is_refused(magic: bytes) -> None:
         {},
         {"kind": "other"},
         {"kind": "vary"},
+        {"kind": "value"},
+        {"kind": "value", "stale": [0, 0]},
         head_of(kind=None),
         head_of(key=5),
         head_of(key="€"),
@@ -177,7 +201,7 @@ def test_an_entry_of_another_version_is_refused(magic: bytes) -> None:
         head_of(stored_at="now"),
         head_of(stored_at=None),
         head_of(etag=None),
-        head_of(generation=1),
+        head_of(stamp=1),
         head_of(body=5),
         head_of(body=-1),
         head_of(body="0"),
@@ -190,6 +214,20 @@ def test_an_entry_of_another_version_is_refused(magic: bytes) -> None:
         head_of(initial_age=float("-inf")),
         head_of(status=float("inf")),
         head_of(body=float("inf")),
+        head_of(stored_at=10**400),
+        head_of(lifetime=-(10**400)),
+        head_of(status=10**400),
+        head_of(body=10**400),
+        head_of(lifetime=-1),
+        head_of(initial_age=-1e308),
+        head_of(stored_at=-1),
+        head_of(stale=None),
+        head_of(stale=[]),
+        head_of(stale=[1]),
+        head_of(stale=[1, 2, 3]),
+        head_of(stale=["1", 2]),
+        head_of(stale=[1, float("inf")]),
+        head_of(stale=[-1, 1]),
     ],
 )
 def test_a_head_that_no_entry_has_is_refused(head: object) -> None:
@@ -234,6 +272,39 @@ def test_a_mark_stands_for_its_lifetime(now: float, ttl: float) -> None:
     """As an entry that was new when it was stored."""
     mark = VaryMark(key=b"k", names=(b"x",), stored_at=1000.0, lifetime=60.0)
     assert mark.ttl(now) == ttl
+
+
+@pytest.mark.parametrize(
+    ("while_revalidate", "if_error", "expected"), [(0.0, 0.0, 60.0), (30.0, 0.0, 90.0), (5.0, 100.0, 160.0)]
+)
+def test_an_entry_is_of_use_for_the_longer_of_its_stale_times(
+    while_revalidate: float, if_error: float, expected: float
+) -> None:
+    """They begin at the same moment, the end of its lifetime (RFC 5861)."""
+    entry = response(initial_age=0.0, while_revalidate=while_revalidate, if_error=if_error)
+    value = StoredValue(
+        key=b"k",
+        data=b"1",
+        stored_at=1000.0,
+        lifetime=60.0,
+        while_revalidate=while_revalidate,
+        if_error=if_error,
+    )
+    for found in (entry, value):
+        assert found.useful_for(1000.0) == expected
+        assert found.useful_for(1070.0) == expected - 70
+        assert found.useful_for(900.0) == expected
+        assert found.ttl(1070.0) == -10
+
+
+def test_a_value_is_what_stands_behind_its_head() -> None:
+    """All of it, whatever the bytes look like; its size counts it and its key."""
+    value = StoredValue(key=b"k", data=b"\0\xff" * 100, stored_at=1.0, lifetime=2.0)
+    found = decode_entry(encode_entry(value))
+    assert isinstance(found, StoredValue)
+    assert found.data == b"\0\xff" * 100
+    bigger = StoredValue(key=b"key", data=value.data + b"x" * 10, stored_at=1.0, lifetime=2.0)
+    assert bigger.size == value.size + 12
 
 
 def test_size_counts_key_body_fields_and_variants() -> None:

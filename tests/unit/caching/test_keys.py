@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aeros.caching.keys import (
+    QuerySelection,
     join_parts,
     raw_path,
+    refined_key,
     request_key,
     selecting_fields,
     sorted_query,
@@ -50,9 +52,12 @@ def scope_of(
     return scope
 
 
-def key_of(scope: dict[str, object], template: Sequence[str] = PATH, *, query_string: bool = True) -> bytes:
+def key_of(
+    scope: dict[str, object], template: Sequence[str] = PATH, *, query_string: bool = True, view: str = ""
+) -> bytes:
     """Returns a request's key."""
-    return request_key(scope, template=template, query_string=query_string, hash_method=hashlib.md5)
+    query = QuerySelection() if query_string else None
+    return request_key(scope, template=template, view=view, query=query, hash_method=hashlib.md5)
 
 
 @given(st.lists(st.binary(max_size=12), max_size=5), st.lists(st.binary(max_size=12), max_size=5))
@@ -169,6 +174,90 @@ def test_the_texts_around_the_path_do_not_mix(one: Sequence[str], other: Sequenc
     assert key_of(scope_of(), one) != key_of(scope_of(), other)
 
 
+def test_two_views_on_one_path_share_nothing() -> None:
+    """A decorated view may be called from others; where the path has no part in the key, neither has it."""
+    assert key_of(scope_of(), view="shop.report") != key_of(scope_of(), view="shop.list")
+    assert key_of(scope_of(), view="shop.report") == key_of(scope_of(), view="shop.report")
+    assert key_of(scope_of(), ("all",), view="shop.report") == key_of(scope_of(), ("all",), view="shop.list")
+
+
+def test_the_path_as_the_router_sees_it_is_part_of_the_key() -> None:
+    """Middleware may have rewritten it, or mounted the application under a prefix."""
+    sent = scope_of("/a", raw=b"/a")
+    keys = {
+        key_of(sent),
+        key_of({**sent, "path": "/b"}),
+        key_of({**sent, "root_path": "/shop"}),
+        key_of({**sent, "path": "/b", "root_path": "/shop"}),
+        key_of({**sent, "path": "/shop/b"}),
+    }
+    assert len(keys) == 5
+    assert key_of({**sent, "path": "/\udcff"}) != key_of({**sent, "path": "/\udcfe"})
+
+
+def test_what_the_route_adds_keeps_responses_apart() -> None:
+    """Fields and texts of one route never look like each other, nor like a key without them."""
+    base = key_of(scope_of())
+    german, french = [(b"x", b"de")], [(b"x", b"fr")]
+    keys = [
+        base,
+        refined_key(base, (), german, [b"de"]),
+        refined_key(base, (), german, [b"de", b""]),
+        refined_key(base, (), german, [b"d", b"e"]),
+        refined_key(base, [b"x"], german, ()),
+        refined_key(base, [b"x"], french, ()),
+        refined_key(base, [b"x"], [], ()),
+        refined_key(base, [b"x"], [(b"x", b"")], ()),
+        refined_key(base, [b"x"], german, [b"de"]),
+        refined_key(base, [b"x", b"y"], german, ()),
+        variant_key(base, [b"x"], german),
+        variant_key(base, [b"x"], french),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert refined_key(base, [b"x"], german, [b"1"]) == refined_key(base, [b"x"], german, [b"1"])
+
+
+@pytest.mark.parametrize(
+    ("selection", "query", "expected"),
+    [
+        (QuerySelection(), b"b=1&a=2", b"a=2&b=1"),
+        (QuerySelection(include=("page",)), b"utm=1&page=2&page=1&x", b"page=2&page=1"),
+        (QuerySelection(include=("b", "a")), b"b=1&a=2&c=3", b"a=2&b=1"),
+        (QuerySelection(include=("page",)), b"p%61ge=2", b"p%61ge=2"),
+        (QuerySelection(include=("a b",)), b"a+b=1&a%20b=2&ab=3", b"a+b=1&a%20b=2"),
+        (QuerySelection(include=("\u00e9",)), b"%C3%A9=1&%E9=2", b"%C3%A9=1"),
+        (QuerySelection(include=("f*",)), b"f=1&filter=2&of=3&F=4", b"f=1&filter=2"),
+        (QuerySelection(include=()), b"a=1", b""),
+        (QuerySelection(include=("*",)), b"b&&a=1", b"a=1&b"),
+        (QuerySelection(include=("a",)), b"", b""),
+        (
+            QuerySelection(exclude=("utm_*", "ref")),
+            b"utm_a=1&z=2&ref=3&utm=4&reference=5",
+            b"reference=5&utm=4&z=2",
+        ),
+        (QuerySelection(exclude=("utm_*",)), b"utm%5Fa=1&a", b"a"),
+        (QuerySelection(exclude=("a",)), b"a=1&&a", b""),
+        (QuerySelection(exclude=("A",)), b"a=1", b"a=1"),
+    ],
+)
+def test_a_route_names_the_parameters_that_count(
+    selection: QuerySelection, query: bytes, expected: bytes
+) -> None:
+    """Names as the view sees them, however they are written; ``*`` stands for all that begin so."""
+    assert selection.of(query) == expected
+
+
+def test_parameters_that_do_not_count_do_not_keep_requests_apart() -> None:
+    """And those that count do, also the one that is absent."""
+
+    def key(query: bytes) -> bytes:
+        selection = QuerySelection(include=("page",))
+        return request_key(scope_of(query=query), template=PATH, query=selection, hash_method=hashlib.md5)
+
+    assert key(b"page=1&utm=2") == key(b"utm=3&page=1") == key(b"page=1")
+    assert len({key(b"page=1"), key(b"page=2"), key(b"page="), key(b"page"), key(b"")}) == 5
+
+
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
@@ -180,10 +269,15 @@ def test_the_texts_around_the_path_do_not_mix(one: Sequence[str], other: Sequenc
         (b"ab=1&a=2", b"a=2&ab=1"),
         (b"a-=1&a=2", b"a=2&a-=1"),
         (b"%62=1&a=1", b"%62=1&a=1"),
+        (b"b=%20&a=+", b"a=+&b=%20"),
+        (b"page=2&p%61ge=1&a=1", b"page=2&p%61ge=1&a=1"),
+        (b"p%61ge=1&page=2&a=1", b"p%61ge=1&page=2&a=1"),
+        (b"b+c=1&b%20c=2&a", b"b+c=1&b%20c=2&a"),
+        (b"p%61ge=2&p%61ge=1&a=1", b"a=1&p%61ge=2&p%61ge=1"),
     ],
 )
 def test_the_query_is_sorted_by_name_only(query: bytes, expected: bytes) -> None:
-    """Parameters of one name keep their order, which may mean something."""
+    """Parameters of one name keep their order, however it is written: it may mean something."""
     assert sorted_query(query) == expected
 
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from aeros.caching.policy import bypass_reason, forbidden_reason, is_authorized, judge, selects, vary_names
+from aeros.caching.policy import (
+    SAFE_METHODS,
+    Verdict,
+    bypass_reason,
+    forbidden_reason,
+    is_authorized,
+    judge,
+    selects,
+    vary_names,
+)
+from aeros.caching.rules import CacheRules
 from aeros.http.fields import format_http_date
 from aeros.types import RawHeaders
 
@@ -14,6 +24,27 @@ NOW = 1_700_000_000.0
 def control(value: str) -> RawHeaders:
     """Returns the fields of a response with a Cache-Control."""
     return [(b"cache-control", value.encode())]
+
+
+def verdict_of(
+    headers: RawHeaders,
+    *,
+    status: int = 200,
+    authorized: bool = False,
+    rules: CacheRules | None = None,
+    default_timeout: float | None = 300.0,
+    accepted: bool = False,
+) -> Verdict:
+    """Returns what becomes of a response."""
+    return judge(
+        status=status,
+        headers=headers,
+        authorized=authorized,
+        rules=rules or CacheRules(),
+        default_timeout=default_timeout,
+        accepted=accepted,
+        now=NOW,
+    )
 
 
 def reason_of(
@@ -26,28 +57,19 @@ def reason_of(
     accepted: bool = False,
 ) -> str | None:
     """Returns why a response may not be stored."""
-    return judge(
+    return verdict_of(
+        headers,
         status=status,
-        headers=headers,
         authorized=authorized,
-        timeout=timeout,
+        rules=CacheRules(timeout=timeout),
         default_timeout=default_timeout,
         accepted=accepted,
-        now=NOW,
     ).reason
 
 
 def lifetime_of(headers: RawHeaders, *, timeout: float | None = None, default: float | None = 300.0) -> float:
     """Returns for how long a response is fresh that may be stored."""
-    verdict = judge(
-        status=200,
-        headers=headers,
-        authorized=False,
-        timeout=timeout,
-        default_timeout=default,
-        accepted=False,
-        now=NOW,
-    )
+    verdict = verdict_of(headers, rules=CacheRules(timeout=timeout), default_timeout=default)
     assert verdict.reason is None
     return verdict.lifetime
 
@@ -96,23 +118,13 @@ def test_credentials_keep_a_response_out(value: str) -> None:
 @pytest.mark.parametrize("value", ["public", "public, max-age=60", "s-maxage=60", "must-revalidate"])
 def test_a_response_may_say_that_credentials_do_not_matter(value: str) -> None:
     """The three directives of RFC 9111 §3.5; the verdict tells that others may get it, too."""
-    verdict = judge(
-        status=200,
-        headers=control(value),
-        authorized=True,
-        timeout=None,
-        default_timeout=300.0,
-        accepted=False,
-        now=NOW,
-    )
+    verdict = verdict_of(control(value), authorized=True)
     assert (verdict.reason, verdict.is_public) == (None, True)
 
 
 def test_a_response_that_says_nothing_is_not_for_requests_with_credentials() -> None:
     """It is stored for others, but is not public."""
-    verdict = judge(
-        status=200, headers=[], authorized=False, timeout=5, default_timeout=None, accepted=False, now=NOW
-    )
+    verdict = verdict_of([], rules=CacheRules(timeout=5), default_timeout=None)
     assert (verdict.reason, verdict.is_public) == (None, False)
 
 
@@ -202,6 +214,83 @@ def test_a_timeout_of_the_route_does_not_make_errors_cacheable() -> None:
 
 
 @pytest.mark.parametrize(
+    ("status", "headers", "timeout", "lifetime", "reason"),
+    [
+        (404, [], None, 10.0, None),
+        (404, [], 600.0, 10.0, None),
+        (404, control("max-age=60"), None, 10.0, None),
+        (500, [], None, 5.0, None),
+        (410, [], None, 0.0, "lifetime-zero"),
+        (200, [], 600.0, 600.0, None),
+        (403, [], 600.0, 600.0, "status"),
+        (404, control("no-store"), None, 10.0, "no-store"),
+        (404, [(b"set-cookie", b"a=1")], None, 10.0, "set-cookie"),
+    ],
+)
+def test_the_lifetime_of_a_status_beats_all_others(
+    status: int, headers: RawHeaders, timeout: float | None, lifetime: float, reason: str | None
+) -> None:
+    """A status that is named may be stored, if the response does not forbid it."""
+    rules = CacheRules(timeout=timeout, statuses={404: 10.0, 500: 5.0, 410: 0.0})
+    verdict = verdict_of(headers, status=status, rules=rules)
+    assert (verdict.reason, verdict.lifetime) == (reason, lifetime)
+
+
+@pytest.mark.parametrize(
+    ("rules", "is_public"),
+    [
+        (CacheRules(authorized=True), True),
+        (CacheRules(vary=(b"authorization",)), True),
+        (CacheRules(vary=(b"accept", b"authorization")), True),
+        (CacheRules(vary=(b"accept",)), False),
+        (CacheRules(), False),
+    ],
+)
+def test_a_route_may_say_that_credentials_do_not_matter(rules: CacheRules, is_public: bool) -> None:
+    """Because all users get the same, or because each credential has a response of its own."""
+    verdict = verdict_of([], authorized=True, rules=rules)
+    assert (verdict.reason, verdict.is_public) == (None if is_public else "authorization", is_public)
+    assert verdict_of([], authorized=False, rules=rules).is_public is is_public
+    assert verdict_of(control("private"), authorized=True, rules=rules).reason == "private"
+
+
+STALE = "stale-while-revalidate=30, stale-if-error=60"
+
+
+@pytest.mark.parametrize(
+    ("status", "value", "rules", "expected"),
+    [
+        (200, "max-age=9", CacheRules(), (0.0, 0.0)),
+        (200, f"max-age=9, {STALE}", CacheRules(), (30.0, 60.0)),
+        (200, "max-age=9", CacheRules(stale_while_revalidate=5, stale_if_error=7), (5.0, 7.0)),
+        (200, f"max-age=9, {STALE}", CacheRules(stale_while_revalidate=5), (5.0, 60.0)),
+        (200, f"max-age=9, {STALE}", CacheRules(stale_if_error=0.0), (30.0, 0.0)),
+        (200, f"max-age=9, {STALE}", CacheRules(stale_while_revalidate=0.0), (0.0, 60.0)),
+        (200, "max-age=9, stale-if-error=soon", CacheRules(), (0.0, 0.0)),
+        (200, f"max-age=9, must-revalidate, {STALE}", CacheRules(), (0.0, 0.0)),
+        (200, f"max-age=9, proxy-revalidate, {STALE}", CacheRules(), (0.0, 0.0)),
+        (200, f"s-maxage=9, {STALE}", CacheRules(), (0.0, 0.0)),
+        (200, "must-revalidate", CacheRules(stale_while_revalidate=5, stale_if_error=7), (0.0, 0.0)),
+        (200, "proxy-revalidate", CacheRules(stale_while_revalidate=5, stale_if_error=7), (0.0, 0.0)),
+        (200, "s-maxage=9", CacheRules(stale_while_revalidate=5, stale_if_error=7), (0.0, 0.0)),
+        (404, f"max-age=9, {STALE}", CacheRules(), (30.0, 60.0)),
+        *((status, f"max-age=9, {STALE}", CacheRules(), (0.0, 0.0)) for status in (500, 502, 503, 504)),
+        (501, f"max-age=9, {STALE}", CacheRules(), (30.0, 60.0)),
+    ],
+)
+def test_how_long_a_response_may_be_used_stale(
+    status: int, value: str, rules: CacheRules, expected: tuple[float, float]
+) -> None:
+    """What the route says, else what the response says (RFC 5861).
+
+    Neither says anything against RFC 9111 §4.2.4, and an error never stands in for an error.
+    """
+    verdict = verdict_of(control(value), status=status, rules=rules)
+    assert verdict.reason is None
+    assert (verdict.while_revalidate, verdict.if_error) == expected
+
+
+@pytest.mark.parametrize(
     ("headers", "expected"),
     [
         ([], ()),
@@ -217,16 +306,7 @@ def test_a_timeout_of_the_route_does_not_make_errors_cacheable() -> None:
 def test_vary_names_the_fields_that_select(headers: RawHeaders, expected: tuple[bytes, ...]) -> None:
     """In lower case and sorted; codings select only what the view has coded itself."""
     assert vary_names(headers) == expected
-    verdict = judge(
-        status=200,
-        headers=headers,
-        authorized=False,
-        timeout=5,
-        default_timeout=None,
-        accepted=False,
-        now=NOW,
-    )
-    assert verdict.vary == expected
+    assert verdict_of(headers, rules=CacheRules(timeout=5), default_timeout=None).vary == expected
 
 
 @pytest.mark.parametrize(
@@ -281,3 +361,8 @@ def test_credentials_are_those_in_authorization() -> None:
     assert is_authorized([(b"authorization", b"")])
     assert is_authorized([(b"x", b"1"), (b"authorization", b"Basic eA==")])
     assert not is_authorized([(b"cookie", b"a=1"), (b"proxy-authorization", b"x")])
+
+
+def test_only_safe_methods_change_nothing() -> None:
+    """Methods that nobody knows may change anything (RFC 9110 §9.2.1)."""
+    assert {"GET", "HEAD", "OPTIONS", "TRACE"} == SAFE_METHODS

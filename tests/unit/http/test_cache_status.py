@@ -25,6 +25,11 @@ from aeros.http.fields import is_field_value
             CacheStatus(fwd="stale", stored=True, collapsed=True, ttl=60, detail="late"),
             "aeros; fwd=stale; stored; collapsed; ttl=60; detail=late",
         ),
+        (
+            CacheStatus(fwd="stale", fwd_status=503, ttl=-7, detail="stale-if-error"),
+            "aeros; fwd=stale; fwd-status=503; ttl=-7; detail=stale-if-error",
+        ),
+        (CacheStatus(fwd="miss", fwd_status=200, stored=True), "aeros; fwd=miss; fwd-status=200; stored"),
         (CacheStatus(fwd="bypass", detail="set-cookie"), "aeros; fwd=bypass; detail=set-cookie"),
     ],
 )

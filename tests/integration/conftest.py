@@ -1,0 +1,287 @@
+"""Processes that tests of the cache take away and bring back: Redis, and workers that share it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import httpx
+import pytest
+import redis
+
+if TYPE_CHECKING:
+    from tests.conftest import RedisProcess
+
+T = TypeVar("T")
+
+PATIENCE = 20.0
+# The host is part of the key, and each worker has a port of its own.
+FIELDS = {"host": "shop.example", "accept-encoding": "identity"}
+
+
+def eventually(ask: Callable[[], T | None], seconds: float = PATIENCE) -> T:
+    """Asks until the answer is true, and returns it."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = ask()
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, f"not true after {seconds} s: {answer!r}"
+        time.sleep(0.02)
+
+
+class FickleRedis:
+    """A real Redis server that a test takes away and brings back on the same port."""
+
+    def __init__(self, server: RedisProcess, folder: Path) -> None:
+        self._server = server
+        self._folder = folder
+        self.port = server.port
+        self.url = f"redis://127.0.0.1:{server.port}/0"
+
+    def pause(self) -> None:
+        """Makes it silent: connections stand, and are even accepted, but nothing is answered."""
+        self._server.process.send_signal(signal.SIGSTOP)
+        os.waitpid(self._server.process.pid, os.WUNTRACED)
+
+    def resume(self) -> None:
+        """Lets it go on where it was."""
+        self._server.process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """Makes it refuse every connection; what it knew is lost."""
+        self._server.stop()
+
+    def start(self) -> None:
+        """Starts it anew, empty."""
+        self._server = type(self._server)(self._folder, self.port)
+        self._server.wait_until_ready()
+
+    def ask(self, *command: str | bytes | int) -> Any:
+        """Returns its answer to a command."""
+        with redis.Redis(port=self.port) as client:
+            return cast(Any, client).execute_command(*command)
+
+    def names(self, pattern: str = "*") -> list[bytes]:
+        """Returns the keys that match, sorted."""
+        return sorted(cast("list[bytes]", self.ask("KEYS", pattern)))
+
+    def dump(self, keys: Sequence[bytes]) -> dict[bytes, tuple[bytes, bool]]:
+        """Returns the exact value of each key, and whether it has an end."""
+        return {key: (self.ask("DUMP", key), self.ask("TTL", key) > 0) for key in keys}
+
+
+@pytest.fixture
+def fickle_redis(redis_server: RedisProcess, tmp_path: Path) -> Iterator[FickleRedis]:
+    """A real Redis server that answers until it is told otherwise."""
+    fickle = FickleRedis(redis_server, tmp_path)
+    yield fickle
+    fickle.kill()
+
+
+# What a worker serves; what it is told stands in SHOP.
+SHOP = '''
+import asyncio, json, os, resource, time
+from pathlib import Path
+from uuid import uuid4
+from cachelib import FileSystemCache, RedisCache
+from quart import Response, request
+from aeros import Cache, RedisStore, WebServer
+
+folder = Path(__file__).parent
+told = json.loads(os.environ["SHOP"])
+ahead = told.get("ahead", 0.0)
+kind, _, where = told["store"].partition(":")
+if kind == "redis":
+    store = RedisStore.from_url(told["store"])
+elif kind == "cachelib":
+    store = RedisCache("127.0.0.1", int(where))
+else:
+    store = FileSystemCache(where)
+cache = Cache(store, clock=lambda: time.time() + ahead, **told.get("cache", {}))
+app = WebServer("shop", "127.0.0.1", 0, cache=cache)
+
+async def made(name):
+    """Writes down that a view runs, waits if it is held, and returns what no other run does."""
+    run = f"{name} {uuid4().hex}"
+    with (folder / "runs").open("a") as runs:
+        runs.write(f"{run} {os.getpid()}\\n")
+    while (folder / f"hold-{name}").exists():
+        await asyncio.sleep(0.01)
+    return run
+
+@app.route("/pages/<name>")
+@app.cache(timeout=told.get("timeout", 60), tags=lambda name: [f"page:{name}", "pages"])
+async def page(name):
+    return await made(name)
+
+@app.route("/pages/<name>", methods=["POST"])
+async def write(name):
+    return "written"
+
+@app.route("/personal/<name>")
+@app.cache(timeout=60)
+async def personal(name):
+    response = Response(await made(name))
+    await asyncio.sleep(0.3)
+    response.set_cookie("visitor", "1")
+    return response
+
+@app.route("/large/<name>")
+@app.cache(timeout=60, query_string=True)
+async def large(name):
+    text = await made(name) + " "
+    return text * (int(request.args["bytes"]) // len(text))
+
+@app.route("/clear")
+def clear():
+    app.clear_cache()
+    return "cleared"
+
+@app.route("/evict")
+async def evict():
+    await app.evict(**request.args)
+    return "evicted"
+
+@app.route("/ahead")
+async def set_clock():
+    global ahead
+    ahead = float(request.args["seconds"])
+    return "set"
+
+@app.route("/user")
+async def set_user():
+    os.seteuid(int(request.args["number"]))
+    return "set"
+
+@app.route("/stats")
+async def stats():
+    found = app.cache_stats()
+    names = ("hits", "misses", "collapsed", "stores", "damaged", "store_errors", "entries")
+    return {name: getattr(found, name) for name in names} | {"pid": os.getpid()}
+
+if __name__ == "__main__":
+    if "largest_file" in told:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (told["largest_file"],) * 2)
+    app.run_server(
+        workers=told.get("workers", 1), soft_limit=None, hard_limit=None, access_log_to_std=False
+    )
+'''
+
+
+class Worker:
+    """An application in a process of its own."""
+
+    def __init__(self, folder: Path, number: int, told: dict[str, object], wrapper: Sequence[str]) -> None:
+        self._log = folder / f"log-{number}.txt"
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*wrapper, sys.executable, str(folder / "shop.py")],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "SHOP": json.dumps(told)},
+                start_new_session=True,
+            )
+        self._client: httpx.Client | None = None
+
+    @property
+    def log(self) -> str:
+        """What it has said so far."""
+        return self._log.read_text()
+
+    @property
+    def url(self) -> str:
+        """Where it answers, once it does."""
+
+        def found() -> re.Match[str] | None:
+            assert self.process.poll() is None, self.log
+            return re.search(r"Serving on (http://127\.0\.0\.1:\d+) ", self.log)
+
+        return eventually(found)[1]
+
+    @property
+    def client(self) -> httpx.Client:
+        """A client of it alone."""
+        if self._client is None:
+            self._client = httpx.Client(base_url=self.url, headers=FIELDS, timeout=PATIENCE)
+        return self._client
+
+    def get(self, path: str) -> str:
+        """Returns the body of what must be a success."""
+        response = self.client.get(path)
+        assert response.status_code == 200, self.log
+        return response.text
+
+    def stats(self) -> dict[str, int]:
+        """Returns its counters."""
+        return cast("dict[str, int]", json.loads(self.get("/stats")))
+
+    def kill(self) -> None:
+        """Ends it without a chance to tidy up, and whatever it has started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(PATIENCE)
+        if self._client is not None:
+            self._client.close()
+
+    def stop(self) -> int:
+        """Asks it to end, and returns its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE)
+
+
+class Workers:
+    """Starts processes that serve the same shop, and knows which views ran in them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._workers: list[Worker] = []
+        (folder / "shop.py").write_text(SHOP)
+
+    def start(self, *, store: str, wrapper: Sequence[str] = (), **told: object) -> Worker:
+        """Starts one more.
+
+        Args:
+            store: ``redis://...``, ``cachelib:PORT`` or ``files:FOLDER``.
+            wrapper: A command that runs another one.
+            told: What else the script is told.
+        """
+        worker = Worker(self._folder, len(self._workers), {"store": store, **told}, wrapper)
+        self._workers.append(worker)
+        return worker
+
+    def runs(self, name: str) -> list[tuple[str, int]]:
+        """Returns the body that each run of a page's view made, and the process in which it ran."""
+        written = self._folder / "runs"
+        lines = written.read_text().splitlines() if written.exists() else []
+        found = [line.rpartition(" ") for line in lines if line.startswith(f"{name} ")]
+        return [(run, int(pid)) for run, _, pid in found]
+
+    def hold(self, name: str) -> Path:
+        """Makes the views of a page wait until the file that is returned is gone."""
+        path = self._folder / f"hold-{name}"
+        path.touch()
+        return path
+
+    def kill(self) -> None:
+        """Ends all of them."""
+        for worker in self._workers:
+            worker.kill()
+
+
+@pytest.fixture
+def workers(tmp_path: Path) -> Iterator[Workers]:
+    """Starts processes, and ends them with the test."""
+    started = Workers(tmp_path)
+    yield started
+    started.kill()
