@@ -22,7 +22,7 @@ from werkzeug.routing import RoutingException
 from aeros.caching.explain import Explanation
 from aeros.caching.invalidation import Paths, invalidating_view, named_paths
 from aeros.caching.keys import HashMethod
-from aeros.caching.marks import path_mark, path_marks, tag_marks
+from aeros.caching.marks import path_mark, path_marks, shared_mark, tag_marks
 from aeros.caching.memoize import Memoized, MemoizingDecorator, TypedMemoizingDecorator
 from aeros.caching.policy import SAFE_METHODS
 from aeros.caching.refresh import Silence, discard, refreshing_scope
@@ -269,7 +269,7 @@ class CachingApplication(Quart):
         """
         return await self.current_cache().evict(_named_marks(tags, path, everything=everything))
 
-    def clear_cache(self, *, tags: str | Iterable[str] = (), path: str | None = None) -> int | None:
+    def clear_cache(self, *, tags: str | Iterable[str] | None = None, path: str | None = None) -> int | None:
         """Does what ``evict`` does, from any thread, with or without a running event loop.
 
         On a running event loop a store is told in the background. Without arguments everything of
@@ -282,8 +282,8 @@ class CachingApplication(Quart):
         Returns:
             How many entries left; None where a store is involved, which does not tell.
         """
-        everything = path is None and tags == ()
-        return self.current_cache().evict_soon(_named_marks(tags, path, everything=everything))
+        everything = path is None and tags is None
+        return self.current_cache().evict_soon(_named_marks(tags or (), path, everything=everything))
 
     def cache_stats(self) -> CacheStats:
         """Returns the cache's counters in this process, as they are now."""
@@ -372,8 +372,12 @@ class CachingApplication(Quart):
             return
         request = context.request
         marks = [path_mark(path) for path in named_paths(request.url, response)]
-        if _may_be_asked_for(context):
+        endpoint = _endpoint_of_get(context)
+        if endpoint is not None:
             marks += path_marks(cast("Mapping[str, object]", request.scope))
+            route = cached_route(self.view_functions.get(endpoint))
+            shared = () if route is None else route.rules.key_template()
+            marks += [shared_mark(text) for text in shared if len(shared) == 1]
         if marks:
             await self.current_cache().evict(marks)
 
@@ -397,16 +401,18 @@ class CachingApplication(Quart):
         return view if iscoroutinefunction(view) else self.ensure_async(view)
 
 
-def _may_be_asked_for(context: RequestContext) -> bool:
-    """Tells whether GET may have an answer at the path of an unsafe request, which could be stored."""
+def _endpoint_of_get(context: RequestContext) -> str | None:
+    """Returns what answers GET at the path of an unsafe request; None where nothing could be stored."""
+    adapter = context.url_adapter
+    if adapter is None:
+        return ""
     try:
-        if context.url_adapter is not None:
-            context.url_adapter.match(method="GET")
+        endpoint, _ = adapter.match(method="GET")
     except (NotFound, MethodNotAllowed):
-        return False
+        return None
     except RoutingException:
-        return True
-    return True
+        return ""
+    return str(endpoint)
 
 
 def _named_marks(tags: str | Iterable[str], path: str | None, *, everything: bool) -> list[str] | None:

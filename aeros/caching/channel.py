@@ -16,17 +16,19 @@ _RETRY_SECONDS: Final = 1.0
 class Channel:
     """One loop's subscription to what other processes evict."""
 
-    __slots__ = ("_epoch", "_epochs", "_forget", "_heard_at", "_local_seconds", "_next_try", "_task")
+    __slots__ = ("_epoch", "_epochs", "_forget", "_heard_at", "_local_seconds", "_name", "_next_try", "_task")
 
     def __init__(
         self,
         forget: Callable[[Sequence[str] | None], object],
         epochs: Iterator[int],
         local_seconds: float,
+        name: str,
     ) -> None:
         self._forget = forget
         self._epochs = epochs
         self._local_seconds = local_seconds
+        self._name = name
         self._epoch = 0
         self._heard_at = 0.0
         self._next_try = 0.0
@@ -50,10 +52,11 @@ class Channel:
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
+            self._task = None  # it may have been ended before it began
 
     async def _listen(self, store: CoordinatedStore) -> None:
         try:
-            await store.listen(self._heard, self._evicted, self._local_seconds / 2)
+            await store.listen(self._heard, self._evicted, self._local_seconds / 2, self._name)
         except Exception as error:  # noqa: BLE001 - whatever a store raises
             # The guard tells of an outage; without this channel memory is trusted less, that is all.
             _logger().debug("Not listening to evictions of other processes: %r", error)

@@ -107,8 +107,13 @@ class Flights(Generic[EntryT]):
             return None
         return flight
 
-    def begin(self, key: bytes) -> Flight[EntryT] | None:
-        """Begins the flight of a key; None where there are too many flights already."""
+    def begin(self, key: bytes, *, grace_seconds: float = 0.0) -> Flight[EntryT] | None:
+        """Begins the flight of a key; None where there are too many flights already.
+
+        Args:
+            key: The key.
+            grace_seconds: How much longer than usual it may take.
+        """
         flights = self._flights.get()
         if len(flights) >= self._most:
             return None
@@ -117,7 +122,7 @@ class Flights(Generic[EntryT]):
             if flights.get(key) is flight:
                 del flights[key]
 
-        flight = flights[key] = Flight[EntryT](remove, self._deadline_seconds)
+        flight = flights[key] = Flight[EntryT](remove, self._deadline_seconds + grace_seconds)
         return flight
 
     # What can not be stored

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine
+from time import monotonic
 from typing import Final
 
 from aeros.caching.stores.guarded import GuardedStore
@@ -41,11 +42,15 @@ class Lease:
         self._in_background = in_background
         self._renewal: asyncio.Task[None] | None = None
 
-    async def take(self) -> bool:
-        """Takes the lock; False where another process has it."""
+    async def take(self, until: float) -> bool:
+        """Takes the lock; False where another process has it.
+
+        Args:
+            until: The monotonic time up to which it is renewed: nobody waits for longer.
+        """
         if not await self._store.lock(self._name, self._owner, LOCK_SECONDS):
             return False
-        self._renewal = asyncio.create_task(self._renew())
+        self._renewal = asyncio.create_task(self._renew(until))
         return True
 
     def release(self) -> None:
@@ -55,9 +60,9 @@ class Lease:
             renewal.cancel()
             self._in_background(f"lock:{self._name}", self._give_back)
 
-    async def _renew(self) -> None:
+    async def _renew(self, until: float) -> None:
         is_held = True
-        while is_held:
+        while is_held and monotonic() < until:
             await asyncio.sleep(LOCK_SECONDS / _RENEWALS)
             is_held = await self._store.lock(self._name, self._owner, LOCK_SECONDS)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -45,11 +46,13 @@ class Address:
         key: Its full key.
         hash_method: Shortens the key for a shared store.
         marks: Gives what it can be evicted by; asked only where that is needed.
+        family: The mark of all variants of one URL, if it is one of them.
     """
 
     key: bytes
     hash_method: HashMethod
     marks: Callable[[], tuple[str, ...]]
+    family: str | None = None
 
     @property
     def name(self) -> str:
@@ -80,6 +83,7 @@ class Levels:
     Args:
         store: The shared store, if there is one.
         max_bytes: Bound on the memory that entries take.
+        max_variants: How many responses to one URL are kept in memory.
         local_seconds: How long memory is trusted without a word from the store.
         clock: Seconds since the epoch.
         counts: Where ``damaged`` and ``evicted`` are counted.
@@ -90,18 +94,24 @@ class Levels:
         store: GuardedStore | None,
         *,
         max_bytes: int,
+        max_variants: int,
         local_seconds: float,
         clock: Callable[[], float],
         counts: Counter[str],
     ) -> None:
         self.store: GuardedStore | None = store
         self.memory: MemoryStore = MemoryStore(max_bytes)
+        self._max_variants = max_variants
         self._local_seconds = local_seconds
         self._clock = clock
         self._counts = counts
         self._pending = Pending()
+        # Under this name it tells other processes of evictions, and knows its own when it hears them.
+        self._name = secrets.token_hex(8)
         self._epochs = count(1)
-        self._channels: PerLoop[Channel] = PerLoop(lambda: Channel(self.forget, self._epochs, local_seconds))
+        self._channels: PerLoop[Channel] = PerLoop(
+            lambda: Channel(self.forget, self._epochs, local_seconds, self._name)
+        )
         self._writes: PerLoop[dict[str, asyncio.Task[None]]] = PerLoop(dict)
 
     # Looking up
@@ -111,8 +121,14 @@ class Levels:
         room = self.memory.get(key)
         return None if room is None else room.entry
 
-    async def find(self, address: Address) -> Sighting:
-        """Returns the entry of an address, fresh or stale, from memory where that may be trusted."""
+    async def find(self, address: Address, *, anew: bool = False) -> Sighting:
+        """Returns the entry of an address, fresh or stale, from memory where that may be trusted.
+
+        Args:
+            address: Where.
+            anew: Whether the store is asked in any case: another process may have stored something
+                newer, of which nobody hears.
+        """
         now, moment = self._clock(), self.memory.moment
         room = self.memory.get(address.key)
         if room is not None:
@@ -122,7 +138,7 @@ class Levels:
             room = None
         if self.store is None:
             return Sighting(None if room is None else room.entry, moment)
-        if room is not None and self._is_trusted(room, now):
+        if room is not None and not anew and self._is_trusted(room, now):
             return Sighting(room.entry, moment, room.entry.stamp, room.epoch)
         try:
             sighting = await self._find_shared(self.store, address, room, moment)
@@ -159,6 +175,7 @@ class Levels:
                 room.checked_at, room.epoch = self._clock(), epoch
                 return Sighting(room.entry, moment, stamp, epoch)
         stamp, data = await store.read(address.name, marks)
+        room = self.memory.get(address.key)  # another request may have kept a newer one meanwhile
         entry = self._decoded(data) if data else None
         if entry is None or entry.key != address.key or entry.stamp != stamp:
             entry = None
@@ -173,6 +190,10 @@ class Levels:
             return Sighting(None, moment, stamp, epoch)
         return sighting
 
+    def has_evicted(self, address: Address, sighting: Sighting) -> bool:
+        """Tells whether what was seen at an address has been evicted since by this process."""
+        return self.memory.has_evicted(address.marks(), sighting.moment)
+
     def _decoded(self, data: bytes) -> Entry | None:
         try:
             entry = decode_entry(data)
@@ -184,33 +205,41 @@ class Levels:
 
     # Keeping
 
-    def keep(
-        self, address: Address, entry: Entry, sighting: Sighting, *, extra: tuple[str, ...] = ()
-    ) -> str | None:
+    def keep(self, address: Address, entry: Entry, sighting: Sighting) -> str | None:
         """Keeps an entry in memory; returns why it does not, None where it does.
 
         Args:
             address: Where.
             entry: The entry.
             sighting: What was seen before it was made; what was evicted since is not kept.
-            extra: More marks, that no shared store needs to know.
         """
+        # The family is a mark that no shared store needs to know.
+        family = address.family if isinstance(entry, StoredResponse) else None
         reason = self.memory.set(
             address.key,
             entry,
             checked_at=self._clock(),
             epoch=sighting.epoch,
-            marks=(*address.marks(), *extra),
+            marks=address.marks() if family is None else (*address.marks(), family),
             since=sighting.moment,
         )
         if reason is None and isinstance(entry, StoredResponse):
             entry.on_growth = partial(self._grown, address)
+        if family is not None:
+            self.memory.trim(family, self._max_variants)
         return reason
 
-    def share(self, address: Address, entry: Entry) -> None:
-        """Tells the store of an entry, without making a response wait for it."""
+    def share(self, address: Address, entry: Entry, *, after: Address | None = None) -> None:
+        """Tells the store of an entry, without making a response wait for it.
+
+        Args:
+            address: Where.
+            entry: The entry.
+            after: What the store must have been told of before.
+        """
         if self.store is not None and entry.stamp:
-            self._write(address.name, partial(self._write_entry, self.store, address.name, entry))
+            name = None if after is None else after.name
+            self._write(address.name, partial(self._write_entry, self.store, address.name, entry, name))
 
     def forget_entry(self, address: Address) -> None:
         """Makes one entry leave both levels."""
@@ -226,7 +255,9 @@ class Levels:
         if self.memory.recount(entry):
             self.share(address, entry)
 
-    async def _write_entry(self, store: GuardedStore, name: str, entry: Entry) -> None:
+    async def _write_entry(self, store: GuardedStore, name: str, entry: Entry, after: str | None) -> None:
+        if after is not None:
+            await self.written(after)
         left = entry.useful_for(self._clock())
         if left > 0:
             await self._write_data(store, name, encode_entry(entry), left)
@@ -293,9 +324,8 @@ class Levels:
         Args:
             marks: What to evict; None: everything.
         """
-        gone = self.forget(marks)
+        gone = self._evict_here(marks)
         if self.store is not None:
-            self._pending.add(marks)
             await self._tell_or_retry(self.store)
         return gone
 
@@ -304,10 +334,9 @@ class Levels:
 
         Where no event loop runs in this thread, the store has been told on return, if it answers.
         """
-        gone = self.forget(marks)
+        gone = self._evict_here(marks)
         store = self.store
         if store is not None:
-            self._pending.add(marks)
             try:
                 asyncio.get_running_loop()
             except RuntimeError:
@@ -315,6 +344,12 @@ class Levels:
             else:
                 self._write(_EVICTIONS, lambda: self._tell_or_retry(store))
         return gone
+
+    def _evict_here(self, marks: Sequence[str] | None) -> int:
+        if self.store is not None:
+            # First: once it has left the memory, another thread could read it from the store again.
+            self._pending.add(marks)
+        return self.forget(marks)
 
     async def _tell_once(self, store: GuardedStore) -> None:
         try:
@@ -354,7 +389,7 @@ class Levels:
 
     async def _tell_pending(self, store: GuardedStore, *, insists: bool = False) -> None:
         while (batch := self._pending.batch()) is not None:
-            await store.evict(batch.marks, insists=insists)
+            await store.evict(batch.marks, self._name, insists=insists)
             self._pending.told(batch)
 
     # Hearing of what others evict

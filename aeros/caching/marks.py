@@ -60,6 +60,11 @@ def tag_names(tags: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def shared_mark(text: str) -> str:
+    """Returns the mark of the response that several paths share, by the text of its key."""
+    return _mark("shared", text)
+
+
 def function_mark(name: str) -> str:
     """Returns the mark of all values of a memoized function."""
     return _mark("function", name)

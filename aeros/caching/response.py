@@ -75,6 +75,8 @@ def sliced(scope: Scope, status: int, headers: RawHeaders, body: bytes) -> tuple
     """
     if status != 200 or scope["method"] not in ("GET", "HEAD"):
         return status, headers, body
+    if first_value(headers, b"accept-ranges") == b"none":
+        return status, headers, body
     headers = replaced(headers, b"accept-ranges", b"bytes")
     asked = combined_value(scope["headers"], b"range") if scope["method"] == "GET" else None
     if asked is None or not _if_range(scope["headers"], headers):

@@ -14,13 +14,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal
+from typing import Final, Literal
 
 from aeros.caching.entry import Entry, StoredResponse, VaryMark
 from aeros.caching.explain import Explanation, explain_response
 from aeros.caching.flights import Flight, Flights, Landing, polls
 from aeros.caching.levels import Levels, Sighting
-from aeros.caching.marks import family_mark
 from aeros.caching.policy import bypass_reason, selects
 from aeros.caching.rules import CacheRules, Timeout, check_flag, checked_seconds
 from aeros.caching.stats import CacheStats
@@ -30,6 +29,8 @@ from aeros.caching.transaction import CacheRequest, Refresh, Terms, Transaction
 from aeros.caching.values import Values
 from aeros.errors import InvalidSettingError
 from aeros.http.cache_status import CacheStatus
+
+_REFRESH_GRACE_SECONDS: Final = 1.0
 
 
 class Cache:
@@ -90,6 +91,7 @@ class Cache:
         self._levels = Levels(
             self._store,
             max_bytes=self.max_bytes,
+            max_variants=self.max_variants,
             local_seconds=self.local_seconds,
             clock=clock,
             counts=self._counts,
@@ -115,6 +117,7 @@ class Cache:
             outdated=self._outdated,
             fail=self._refresh_failed,
             rescued=self._rescued,
+            has_evicted=self._has_evicted,
         )
 
     # Responses
@@ -147,7 +150,7 @@ class Cache:
             return self._bypass(reason, fwd="method" if reason == "method" else "bypass")
         request = CacheRequest(scope, rules, tags=tags, extra=extra)
         # Looked up even to be replaced: the store's stamp must be known before the view runs.
-        sighting = await self._lookup(request)
+        sighting = await self._lookup(request, anew=refresh is not None)
         found = _response_of(sighting)
         if refresh is not None:
             return await self._replace(request, refresh, sighting, found)
@@ -185,11 +188,12 @@ class Cache:
             now=self._clock(),
         )
 
-    async def _lookup(self, request: CacheRequest) -> Sighting:
+    async def _lookup(self, request: CacheRequest, *, anew: bool = False) -> Sighting:
         """Returns what a request may be answered with, fresh or stale."""
-        sighting = await self._levels.find(request.address(request.key))
+        sighting = await self._levels.find(request.address(request.key), anew=anew)
         if isinstance(sighting.entry, VaryMark):
-            sighting = await self._levels.find(request.address(request.variant(sighting.entry.names)))
+            key = request.variant(sighting.entry.names)
+            sighting = await self._levels.find(request.address(key), anew=anew)
         found = sighting.entry
         if (
             isinstance(found, StoredResponse)
@@ -230,7 +234,8 @@ class Cache:
     def _begin_refresh(self, key: bytes) -> Refresh | None:
         if self._flights.pauses(key) or self._flights.under_way(key) is not None:
             return None
-        flight = self._flights.begin(key)
+        # The application ends it at the deadline. Until it has said so, nobody else may try.
+        flight = self._flights.begin(key, grace_seconds=_REFRESH_GRACE_SECONDS)
         return None if flight is None else Refresh(key, flight, self._refresh_failed)
 
     async def _replace(
@@ -241,7 +246,7 @@ class Cache:
             refresh.flight.land(found)  # another process has been quicker
             return Transaction(self._terms, hit=found, status=CacheStatus(hit=True))
         lease = self._levels.lease(request.address(refresh.key), sighting)
-        if lease is not None and not await lease.take():
+        if lease is not None and not await lease.take(refresh.flight.ends_at):
             self._flights.hold_off(refresh.key)
             refresh.give_up()
             return Transaction(self._terms, hit=found, status=CacheStatus(fwd="stale", collapsed=True))
@@ -293,13 +298,13 @@ class Cache:
         if lease is None:
             return self._miss(request, sighting, flight, key)
         try:
-            is_first = await lease.take()
+            is_first = await lease.take(flight.ends_at)
             flight.hold(lease if is_first else None)
             pauses = [0.0] if is_first else polls(flight.ends_at)
             for pause in pauses:
                 await asyncio.sleep(pause)
                 is_free = not is_first and not await self._levels.is_locked(request.address(key))
-                sighting = await self._lookup(request)
+                sighting = await self._lookup(request, anew=True)
                 found = _response_of(sighting)
                 if found is not None and found.ttl(self._clock()) > 0:
                     flight.land(found)
@@ -357,6 +362,9 @@ class Cache:
     def _rescued(self) -> None:
         self._counts["stale"] += 1
 
+    def _has_evicted(self, request: CacheRequest, sighting: Sighting) -> bool:
+        return self._levels.has_evicted(request.address(request.key), sighting)
+
     def _outdated(self, request: CacheRequest, key: bytes) -> None:
         self._levels.forget_entry(request.address(key))
 
@@ -364,17 +372,12 @@ class Cache:
         """Stores a response that may be stored; returns why it was not, None where it was."""
         candidate.stamp = sighting.stamp
         address = request.address(candidate.key)
-        family: tuple[str, ...] = ()
-        if candidate.vary or request.key != request.base:
-            family = (family_mark(request.base),)
-        reason = self._levels.keep(address, candidate, sighting, extra=family)
+        reason = self._levels.keep(address, candidate, sighting)
         if reason is not None:
             return reason
         self._levels.share(address, candidate)
         if candidate.vary:
             self._mark_varying(request, candidate, sighting)
-        for mark in family:
-            self._levels.memory.trim(mark, self.max_variants)
         self._flights.accept(candidate.key)
         self._flights.accept(request.key)
         self._counts["stores"] += 1
@@ -394,7 +397,7 @@ class Cache:
             mark.lifetime = max(mark.lifetime, left)
         address = request.address(request.key)
         self._levels.keep(address, mark, sighting)
-        self._levels.share(address, mark)
+        self._levels.share(address, mark, after=request.address(candidate.key))
 
     # Evicting
 

@@ -10,7 +10,7 @@ from aeros.caching.entry import StoredResponse
 from aeros.caching.flights import Flight, Landing
 from aeros.caching.keys import refined_key, request_key, selecting_fields, variant_key
 from aeros.caching.levels import Address, Sighting
-from aeros.caching.marks import path_marks, tag_marks, tag_names
+from aeros.caching.marks import family_mark, path_marks, shared_mark, tag_marks, tag_names
 from aeros.caching.policy import (
     ERROR_STATUSES,
     Verdict,
@@ -50,7 +50,18 @@ class CacheRequest:
         rules: The options of its route.
     """
 
-    __slots__ = ("_marks", "_scope", "_tags", "authorized", "base", "headers", "key", "method", "rules")
+    __slots__ = (
+        "_marks",
+        "_scope",
+        "_tags",
+        "_template",
+        "authorized",
+        "base",
+        "headers",
+        "key",
+        "method",
+        "rules",
+    )
 
     def __init__(
         self,
@@ -67,9 +78,10 @@ class CacheRequest:
         self.method: str = str(scope["method"])
         self.rules: CacheRules = rules
         self.authorized: bool = not rules.shares_authorized and is_authorized(self.headers)
+        self._template: tuple[str, ...] = rules.key_template()
         self.base: bytes = request_key(
             scope,
-            template=rules.key_template(),
+            template=self._template,
             view=rules.view,
             query=rules.query,
             hash_method=rules.hash_method,
@@ -95,7 +107,8 @@ class CacheRequest:
     def marks(self) -> tuple[str, ...]:
         """What its response can be evicted by: its path, and its tags."""
         if self._marks is None:
-            self._marks = (*path_marks(self._scope), *tag_marks(self.tags))
+            shared = map(shared_mark, self._template if len(self._template) == 1 else ())
+            self._marks = (*path_marks(self._scope), *shared, *tag_marks(self.tags))
         return self._marks
 
     def variant(self, names: Sequence[bytes]) -> bytes:
@@ -104,7 +117,8 @@ class CacheRequest:
 
     def address(self, key: bytes) -> Address:
         """Returns where one of its entries is kept: the response, a variant, or what selects them."""
-        return Address(key, self.rules.hash_method, lambda: self.marks)
+        family = None if key == self.base else family_mark(self.base)
+        return Address(key, self.rules.hash_method, lambda: self.marks, family)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +135,7 @@ class Terms:
         outdated: Forgets the stale response that another one, not to be stored, has replaced.
         fail: Takes note that a stale response could not be replaced; the next try waits.
         rescued: Counts a stale response that was used instead of an error.
+        has_evicted: Tells whether what was seen for a request has been evicted since.
     """
 
     clock: Callable[[], float]
@@ -132,6 +147,7 @@ class Terms:
     outdated: Callable[[CacheRequest, bytes], None]
     fail: Callable[[bytes], None]
     rescued: Callable[[], None]
+    has_evicted: Callable[[CacheRequest, Sighting], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,11 +258,13 @@ class Transaction:
 
     def rescue(self, status: int) -> StoredResponse | None:
         """Returns the stale response to use instead of an error of this status (RFC 5861 §4)."""
-        fallback = self._fallback
-        if fallback is None or status not in ERROR_STATUSES:
+        fallback, request = self._fallback, self._request
+        if fallback is None or request is None or status not in ERROR_STATUSES:
             return None
-        ttl = int(fallback.ttl(self._terms.clock()))
-        self.status = CacheStatus(fwd="stale", fwd_status=status, ttl=ttl, detail="stale-if-error")
+        ttl = fallback.ttl(self._terms.clock())
+        if -ttl > fallback.if_error or self._terms.has_evicted(request, self._sighting):
+            return None  # the view took longer than that, or what it found must not be used any more
+        self.status = CacheStatus(fwd="stale", fwd_status=status, ttl=int(ttl), detail="stale-if-error")
         self.hit = fallback
         self._candidate = self._request = None
         self._terms.fail(self._key)
@@ -315,6 +333,8 @@ class Transaction:
         reason = personal or forbidden_reason(headers)
         if reason is None and status != candidate.status:
             reason = "status"
+        if reason is None and candidate.ttl(self._terms.clock()) <= 0:
+            reason = "lifetime-zero"  # the hooks took longer than that
         if reason is None:
             _select_by(candidate, request, names)
             reason = self._terms.admit(request, candidate, self._sighting)
@@ -344,6 +364,8 @@ class Transaction:
                 self._terms.refuse(self._key, reason)
             if self._is_refreshing:
                 self._terms.outdated(request, self._key)
+        elif self._is_refreshing and reason != EVICTED:
+            self._terms.fail(self._key)  # there was no room for it, and trying at once makes no more
         self._end(Landing.TURNED_BACK if reason == EVICTED else Landing.NOTHING)
 
     def _end(self, landing: Landing = Landing.NOTHING) -> None:

@@ -125,7 +125,7 @@ class Values:
                 self._counts["collapsed"] += 1
                 return loads(brought.data)
             if isinstance(brought, Raised):
-                rescue = self._rescue(found)
+                rescue = self._rescue(found, address, sighting)
                 if rescue is not None:
                     return rescue.value
                 self._counts["collapsed"] += 1
@@ -138,16 +138,18 @@ class Values:
         try:
             made = await asyncio.shield(task)
         except Exception:
-            rescue = self._rescue(found)
+            rescue = self._rescue(found, address, sighting)
             if rescue is None:
                 raise
             self._flights.fail(address.key)
             return rescue.value
         return loads(made.data)
 
-    async def _find(self, address: Address, loads: Callable[[bytes], T]) -> tuple[Sighting, _Found[T] | None]:
+    async def _find(
+        self, address: Address, loads: Callable[[bytes], T], *, anew: bool = False
+    ) -> tuple[Sighting, _Found[T] | None]:
         """Returns what is kept, fresh or stale, if it can be read."""
-        sighting = await self._levels.find(address)
+        sighting = await self._levels.find(address, anew=anew)
         entry = sighting.entry
         if not isinstance(entry, StoredValue):
             return sighting, None
@@ -158,9 +160,11 @@ class Values:
             self._levels.forget_entry(address)
             return sighting, None
 
-    def _rescue(self, found: _Found[T] | None) -> _Found[T] | None:
+    def _rescue(self, found: _Found[T] | None, address: Address, sighting: Sighting) -> _Found[T] | None:
         """Returns the stale value to use instead of an error (RFC 5861 §4)."""
         if found is None or -found.entry.ttl(self._clock()) > found.entry.if_error:
+            return None
+        if self._levels.has_evicted(address, sighting):
             return None
         self._counts["stale"] += 1
         return found
@@ -243,12 +247,12 @@ class Values:
         lease: Lease,
     ) -> StoredValue | None:
         """Waits while another process computes; returns what it brought, None where this one must."""
-        is_first = await lease.take()
+        is_first = await lease.take(flight.ends_at)
         flight.hold(lease if is_first else None)
         for pause in [0.0] if is_first else polls(flight.ends_at):
             await asyncio.sleep(pause)
             is_free = not await self._levels.is_locked(address)
-            _, found = await self._find(address, loads)
+            _, found = await self._find(address, loads, anew=True)
             if found is not None and found.entry.ttl(self._clock()) > 0:
                 return found.entry
             if is_free:

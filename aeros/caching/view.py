@@ -268,11 +268,11 @@ class _Visit:
                 return cache.bypass("unless")
             update = refresh is None and await _asked(conditions.forced_update)
             extra = await conditions.key_parts()
-        # Waiting for another request's view takes no slot from those who work.
-        self._exchange.release_slot()
-        return await cache.open(
-            request.scope, self._route.rules, update=update, tags=self._tags, extra=extra, refresh=refresh
-        )
+            # Waiting for another request's view takes no slot from those who work.
+            self._exchange.release_slot()
+            return await cache.open(
+                request.scope, self._route.rules, update=update, tags=self._tags, extra=extra, refresh=refresh
+            )
 
     async def _after(self, error: Exception, transaction: Transaction) -> AnyResponse | None:
         """Returns the response to use where the view raised; None where the error is to go on.

@@ -12,14 +12,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import httpx
 import pytest
 import redis
 
-if TYPE_CHECKING:
-    from tests.conftest import RedisProcess
+from tests.conftest import RedisProcess
 
 T = TypeVar("T")
 
@@ -42,11 +41,12 @@ def eventually(ask: Callable[[], T | None], seconds: float = PATIENCE) -> T:
 class FickleRedis:
     """A real Redis server that a test takes away and brings back on the same port."""
 
-    def __init__(self, server: RedisProcess, folder: Path) -> None:
-        self._server = server
+    def __init__(self, folder: Path, port: int) -> None:
         self._folder = folder
-        self.port = server.port
-        self.url = f"redis://127.0.0.1:{server.port}/0"
+        self.port = port
+        self.url = f"redis://127.0.0.1:{port}/0"
+        self._client = cast(Any, redis.Redis(port=port))
+        self.start()
 
     def pause(self) -> None:
         """Makes it silent: connections stand, and are even accepted, but nothing is answered."""
@@ -62,14 +62,17 @@ class FickleRedis:
         self._server.stop()
 
     def start(self) -> None:
-        """Starts it anew, empty."""
-        self._server = type(self._server)(self._folder, self.port)
+        """Starts it, empty."""
+        self._server = RedisProcess(self._folder, self.port)
         self._server.wait_until_ready()
 
     def ask(self, *command: str | bytes | int) -> Any:
         """Returns its answer to a command."""
-        with redis.Redis(port=self.port) as client:
-            return cast(Any, client).execute_command(*command)
+        return self._client.execute_command(*command)
+
+    def listeners(self) -> int:
+        """Returns how many connections are subscribed to a channel."""
+        return len(self.ask("CLIENT", "LIST", "TYPE", "pubsub").splitlines())
 
     def names(self, pattern: str = "*") -> list[bytes]:
         """Returns the keys that match, sorted."""
@@ -79,13 +82,18 @@ class FickleRedis:
         """Returns the exact value of each key, and whether it has an end."""
         return {key: (self.ask("DUMP", key), self.ask("TTL", key) > 0) for key in keys}
 
+    def close(self) -> None:
+        """Ends it, whatever state it is in."""
+        self._client.close()
+        self.kill()
+
 
 @pytest.fixture
-def fickle_redis(redis_server: RedisProcess, tmp_path: Path) -> Iterator[FickleRedis]:
+def fickle_redis(tmp_path: Path, free_port: int) -> Iterator[FickleRedis]:
     """A real Redis server that answers until it is told otherwise."""
-    fickle = FickleRedis(redis_server, tmp_path)
+    fickle = FickleRedis(tmp_path, free_port)
     yield fickle
-    fickle.kill()
+    fickle.close()
 
 
 # What a worker serves; what it is told stands in SHOP.
@@ -98,6 +106,7 @@ from quart import Response, request
 from aeros import Cache, RedisStore, WebServer
 
 folder = Path(__file__).parent
+runs = (folder / "runs").open("a", buffering=1)
 told = json.loads(os.environ["SHOP"])
 ahead = told.get("ahead", 0.0)
 kind, _, where = told["store"].partition(":")
@@ -113,20 +122,24 @@ app = WebServer("shop", "127.0.0.1", 0, cache=cache)
 async def made(name):
     """Writes down that a view runs, waits if it is held, and returns what no other run does."""
     run = f"{name} {uuid4().hex}"
-    with (folder / "runs").open("a") as runs:
-        runs.write(f"{run} {os.getpid()}\\n")
-    while (folder / f"hold-{name}").exists():
+    runs.write(f"{run} {os.getpid()}\\n")
+    while os.path.exists(folder / f"hold-{name}"):
         await asyncio.sleep(0.01)
     return run
 
 @app.route("/pages/<name>")
-@app.cache(timeout=told.get("timeout", 60), tags=lambda name: [f"page:{name}", "pages"])
+@app.cache(timeout=60, tags=lambda name: [f"page:{name}", "pages"])
 async def page(name):
     return await made(name)
 
 @app.route("/pages/<name>", methods=["POST"])
 async def write(name):
     return "written"
+
+@app.route("/brief/<name>")
+@app.cache(timeout=1)
+async def brief(name):
+    return await made(name)
 
 @app.route("/personal/<name>")
 @app.cache(timeout=60)
@@ -149,7 +162,8 @@ def clear():
 
 @app.route("/evict")
 async def evict():
-    await app.evict(**request.args)
+    everything = "everything" in request.args
+    await app.evict(everything=everything, tags=request.args.getlist("tags"), path=request.args.get("path"))
     return "evicted"
 
 @app.route("/ahead")
@@ -166,7 +180,7 @@ async def set_user():
 @app.route("/stats")
 async def stats():
     found = app.cache_stats()
-    names = ("hits", "misses", "collapsed", "stores", "damaged", "store_errors", "entries")
+    names = ("hits", "misses", "collapsed", "stores", "damaged", "store_errors", "evicted")
     return {name: getattr(found, name) for name in names} | {"pid": os.getpid()}
 
 if __name__ == "__main__":
@@ -183,13 +197,14 @@ class Worker:
 
     def __init__(self, folder: Path, number: int, told: dict[str, object], wrapper: Sequence[str]) -> None:
         self._log = folder / f"log-{number}.txt"
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AEROS_")}
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 [*wrapper, sys.executable, str(folder / "shop.py")],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "SHOP": json.dumps(told)},
+                env={**inherited, "SHOP": json.dumps(told)},
                 start_new_session=True,
             )
         self._client: httpx.Client | None = None

@@ -942,3 +942,22 @@ def test_an_evicted_response_is_explained_as_a_miss(app: WebServer, serve: Serve
     app.clear_cache(tags="a")
     found = explain(app, served, "/a")
     assert (found.outcome, found.reason) == ("miss", None)
+
+
+def test_an_unsafe_request_evicts_what_is_shared_by_paths(app: WebServer, serve: Serve) -> None:
+    """A response that all paths of a view share is also the one of the path that was written to."""
+    numbers = count(1)
+
+    @app.route("/shared/<name>")
+    @app.cache(timeout=60, key_prefix="shared")
+    async def shared(name: str) -> str:
+        return str(next(numbers))
+
+    @app.route("/shared/<name>", methods=["POST"])
+    async def write(name: str) -> str:
+        return "written"
+
+    served = serve(app)
+    assert [served.get("/shared/a").text, served.get("/shared/b").text] == ["1", "1"]
+    served.client.post("/shared/b")
+    assert [served.get("/shared/b").text, served.get("/shared/a").text] == ["2", "2"]

@@ -598,6 +598,24 @@ def test_statuses_leave_other_responses_their_lifetime(app: WebServer, serve: Se
         assert served.get(f"/{status}").headers["cache-status"] == f"aeros; hit; ttl={seconds}"
 
 
+def test_statuses_of_the_server_s_errors_are_never_used_stale(
+    app: WebServer, serve: Serve, clock: Clock
+) -> None:
+    """A stored 503 is no answer to fall back on: when its time is over the view is asked again."""
+    runs = count(1)
+
+    @app.route("/")
+    @app.cache(60, statuses={503: 5}, stale_while_revalidate=100, stale_if_error=100)
+    async def view() -> tuple[str, int]:
+        return str(next(runs)), 503
+
+    served = serve(app)
+    assert [served.get().text for _ in range(2)] == ["1", "1"]
+    clock.now += 6
+    again = served.get()
+    assert (again.text, again.status_code, outcome(again)) == ("2", 503, STORED)
+
+
 def test_statuses_store_nothing_that_is_for_one_client(app: WebServer, serve: Serve) -> None:
     """A handler that sets a cookie, or reads the session, makes a page of its own for each."""
     add_missing(app, "abort", statuses={404: 10})
@@ -1078,9 +1096,9 @@ def test_wrong_option_of_memoize_is_an_error_at_decoration(
 
 WRONG_EVICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"tags": 5}, "tags"),
-    ({"tags": None}, "tags"),
     ({"tags": ""}, "tags"),
     ({"tags": []}, "tags"),
+    ({"tags": ()}, "tags"),
     ({"tags": ["books", None]}, "tags"),
     ({"path": "books"}, "path"),
     ({"path": ""}, "path"),
@@ -1091,7 +1109,13 @@ WRONG_EVICTIONS: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(
     ("options", "setting"),
-    [*WRONG_EVICTIONS, ({}, "tags"), ({"everything": 1}, "everything"), ({"everything": None}, "everything")],
+    [
+        *WRONG_EVICTIONS,
+        ({}, "tags"),
+        ({"tags": None}, "tags"),
+        ({"everything": 1}, "everything"),
+        ({"everything": None}, "everything"),
+    ],
 )
 async def test_wrong_argument_of_evict_is_an_error_that_evicts_nothing(
     app: WebServer, options: dict[str, Any], setting: str

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 import threading
 from collections import Counter
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
+from hypercorn.middleware import ProxyFixMiddleware
 from quart import Response, request, session
 
 from aeros import Cache, Container, WebServer
@@ -108,6 +110,32 @@ class Leaver:
         self._socket.close()
 
 
+@contextmanager
+def many_files(number: int) -> Generator[None]:
+    """Lets this process have so many files and sockets open, as far as the system allows it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(number, hard)), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def raw_get(url: str, path: str = "/") -> tuple[str, str]:
+    """GETs on a connection of its own; returns what ``Cache-Status`` says without the ttl, and the body."""
+    address = httpx.URL(url)
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    head = f"GET {path} HTTP/1.1\r\nHost: {address.host}:{address.port}\r\nConnection: close\r\n\r\n"
+    writer.write(head.encode())
+    received = (await reader.read()).decode()
+    writer.close()
+    await writer.wait_closed()
+    head, _, body = received.partition("\r\n\r\n")
+    assert head.startswith("HTTP/1.1 200 "), head
+    status = next(line for line in head.split("\r\n") if line.startswith("cache-status: "))
+    return status.removeprefix("cache-status: ").partition("; ttl=")[0], body
+
+
 def limited(soft_limit: int | None, hard_limit: int | None, cache: Cache | None = None) -> WebServer:
     """Returns an application with these limits."""
     container = Container()
@@ -147,6 +175,31 @@ async def test_200_requests_on_a_cold_key_run_the_view_once(is_async: bool) -> N
     }
     stats = app.cache_stats()
     assert (stats.misses, stats.collapsed, stats.stores) == (1, 199, 1)
+
+
+async def test_1000_requests_on_a_cold_key_run_the_view_once() -> None:
+    """A thousand clients, each on a connection of its own, get the one page that one run has made."""
+    app = WebServer(__name__)
+    gate, watch = Gate(), Watch(app)
+    numbers = count(1)
+
+    @app.route("/")
+    @app.cache(timeout=60)
+    async def index() -> str:
+        await gate()
+        return f"page {next(numbers)}"
+
+    with many_files(4096), app.run_in_thread() as server:
+        requests = [asyncio.create_task(raw_get(server.url)) for _ in range(1000)]
+        await watch.arrived(1000)
+        gate.open()
+        answers = await asyncio.gather(*requests)
+    assert Counter(answers) == {
+        ("aeros; fwd=miss; stored", "page 1"): 1,
+        ("aeros; fwd=miss; collapsed", "page 1"): 999,
+    }
+    stats = app.cache_stats()
+    assert (stats.misses, stats.collapsed, stats.stores, stats.hits) == (1, 999, 1, 0)
 
 
 async def test_those_who_wait_leave_the_slots_to_others() -> None:
@@ -336,6 +389,67 @@ async def test_follower_waits_no_longer_than_the_deadline() -> None:
             assert (await leader).text == "page 1"
 
 
+async def test_view_that_hangs_holds_up_nobody_who_comes_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past the deadline there is a new leader, and what it brings is used while the first one still hangs."""
+    now = 1000.0
+    monkeypatch.setattr("aeros.caching.flights.monotonic", lambda: now)
+    app = WebServer(__name__, cache=Cache(flight_deadline_seconds=30))
+    hung, second, watch = Gate(), Gate(), Watch(app)
+    numbers = count(1)
+
+    @app.route("/")
+    @app.cache(timeout=60)
+    async def index() -> str:
+        number = next(numbers)
+        await (hung if number == 1 else second)()
+        return f"page {number}"
+
+    with app.run_in_thread() as server:
+        async with client_of(server.url) as client:
+            first = asyncio.create_task(client.get("/"))
+            await hung.reached()
+            now += 30.1
+            later = [asyncio.create_task(client.get("/")) for _ in range(3)]
+            await second.reached()
+            await watch.arrived(4)
+            second.open()
+            responses = await asyncio.gather(*later)
+            again = await client.get("/")
+            assert not first.done()
+            hung.open()
+            assert (await first).text == "page 1"
+    assert Counter((response.text, outcome(response)) for response in responses) == {
+        ("page 2", "aeros; fwd=miss; stored"): 1,
+        ("page 2", "aeros; fwd=miss; collapsed"): 2,
+    }
+    assert (again.text, outcome(again)) == ("page 2", "aeros; hit")
+
+
+async def test_past_the_bound_of_flights_each_request_runs_its_own_view() -> None:
+    """With ``max_flights=1`` those who ask for a second cold page do not wait for each other."""
+    app = WebServer(__name__, cache=Cache(max_flights=1))
+    gate, together = Gate(), asyncio.Barrier(3)
+
+    @app.route("/<name>")
+    @app.cache(timeout=60)
+    async def view(name: str) -> str:
+        if name == "slow":
+            await gate()
+        else:
+            async with asyncio.timeout(PATIENCE / 2):
+                await together.wait()
+        return name
+
+    with app.run_in_thread() as server:
+        async with client_of(server.url) as client:
+            slow = asyncio.create_task(client.get("/slow"))
+            await gate.reached()
+            responses = await asyncio.gather(*(client.get("/quick") for _ in range(3)))
+            assert [response.text for response in responses] == ["quick"] * 3
+            gate.open()
+            assert outcome(await slow) == "aeros; fwd=miss; stored"
+
+
 async def test_leader_that_raises_lets_the_others_run_their_own() -> None:
     """The error is the leader's alone: everybody else gets a page."""
     app = WebServer(__name__)
@@ -391,6 +505,151 @@ async def test_those_behind_an_uncacheable_view_run_side_by_side() -> None:
     assert {response.status_code for response in responses} == {200}
     assert {outcome(response) for response in responses} == {"aeros; fwd=bypass; detail=set-cookie"}
     assert len({response.cookies["visitor"] for response in responses}) == 10
+
+
+async def test_what_could_not_be_stored_is_waited_for_again_after_ten_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Until then requests for it run side by side from the start; a response that is stored ends that."""
+    now = 1000.0
+    monkeypatch.setattr("aeros.caching.flights.monotonic", lambda: now)
+    app = WebServer(__name__)
+    watch, together = Watch(app), asyncio.Barrier(10)
+    gate, mode = Gate(), "quick"
+    running = most = 0
+
+    @app.route("/")
+    @app.cache(timeout=60)
+    async def index() -> Response:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        if mode == "together":
+            async with asyncio.timeout(PATIENCE / 2):
+                await together.wait()
+        elif mode == "gate":
+            await gate()
+        running -= 1
+        response = Response("page")
+        if mode != "storable":
+            response.set_cookie("visitor", "1")
+        return response
+
+    with app.run_in_thread() as server:
+        async with client_of(server.url) as client:
+
+            async def ask(number: int) -> set[str]:
+                responses = await asyncio.gather(*(client.get("/") for _ in range(number)))
+                return {outcome(response) for response in responses}
+
+            refused = {"aeros; fwd=bypass; detail=set-cookie"}
+            assert await ask(1) == refused
+            now += 9.9
+            mode = "together"
+            # Nobody leads: ten views begin before the first one has ended.
+            assert await ask(10) == refused
+            now += 10.1
+            mode, most = "gate", 0
+            await watch.arrived(11)
+            requests = [asyncio.create_task(client.get("/")) for _ in range(10)]
+            await watch.arrived(10)
+            assert most == 1
+            gate.open()
+            assert {outcome(response) for response in await asyncio.gather(*requests)} == refused
+            mode = "storable"
+            assert await ask(1) == {"aeros; fwd=miss; stored"}
+            assert await ask(10) == {"aeros; hit"}
+
+
+EVICTIONS = ["everything", "path", "tag", "thread", "write"]
+
+
+@pytest.mark.parametrize("how", EVICTIONS)
+async def test_what_is_evicted_during_a_run_is_not_stored(how: str) -> None:
+    """The view has read what is out of date: its own client gets it, those who wait a later run's result."""
+    app = WebServer(__name__)
+    gate, later, watch = Gate(), Gate(), Watch(app)
+    numbers = count(1)
+
+    @app.route("/page")
+    @app.cache(timeout=60, tags="pages")
+    async def page() -> str:
+        number = next(numbers)
+        await (gate if number == 1 else later)()
+        return f"page {number}"
+
+    @app.route("/page", methods=["POST"])
+    async def write() -> str:
+        return "written"
+
+    @app.route("/evict/<what>")
+    async def evict(what: str) -> str:
+        if what == "everything":
+            await app.evict(everything=True)
+        elif what == "path":
+            await app.evict(path="/page")
+        else:
+            await app.evict(tags=["pages", "others"])
+        return "evicted"
+
+    with app.run_in_thread() as server:
+        async with client_of(server.url) as client:
+            leader = asyncio.create_task(client.get("/page"))
+            await gate.reached()
+            waiting = [asyncio.create_task(client.get("/page")) for _ in range(10)]
+            await watch.arrived(11)
+            if how == "thread":
+                app.clear_cache(path="/page")
+            elif how == "write":
+                assert (await client.post("/page")).text == "written"
+            else:
+                assert (await client.get(f"/evict/{how}")).text == "evicted"
+            waiting += [asyncio.create_task(client.get("/page")) for _ in range(5)]
+            await watch.arrived(5)
+            gate.open()
+            old = await leader
+            await later.reached()
+            later.open()
+            new = await asyncio.gather(*waiting)
+            hit = await client.get("/page")
+    assert (old.text, outcome(old)) == ("page 1", "aeros; fwd=bypass; detail=evicted")
+    assert Counter((response.text, outcome(response)) for response in new) == {
+        ("page 2", "aeros; fwd=miss; stored"): 1,
+        ("page 2", "aeros; fwd=miss; collapsed"): 14,
+    }
+    assert (hit.text, outcome(hit)) == ("page 2", "aeros; hit")
+    stats = app.cache_stats()
+    assert (stats.stores, stats.bypasses["evicted"]) == (1, 1)
+
+
+async def test_what_others_evict_during_a_run_does_not_matter() -> None:
+    """Another path, another tag, and a request that has failed to write leave the run alone."""
+    app = WebServer(__name__)
+    gate, watch = Gate(), Watch(app)
+
+    @app.route("/page")
+    @app.cache(timeout=60, tags="pages")
+    async def page() -> str:
+        await gate()
+        return "page"
+
+    @app.route("/page", methods=["POST"])
+    async def write() -> tuple[str, int]:
+        return "refused", 409
+
+    with app.run_in_thread() as server:
+        async with client_of(server.url) as client:
+            requests = [asyncio.create_task(client.get("/page")) for _ in range(5)]
+            await watch.arrived(5)
+            assert app.clear_cache(tags="page") == 0
+            assert app.clear_cache(path="/pages") == 0
+            assert (await client.post("/page")).status_code == 409
+            gate.open()
+            responses = await asyncio.gather(*requests)
+    assert Counter(map(outcome, responses)) == {
+        "aeros; fwd=miss; stored": 1,
+        "aeros; fwd=miss; collapsed": 4,
+    }
 
 
 async def test_simultaneous_users_with_sessions_get_their_own_pages() -> None:
@@ -509,7 +768,32 @@ async def test_leader_that_leaves_gives_its_slot_back_once() -> None:
     assert most == 1
 
 
-async def test_stale_key_is_refreshed_by_one_request() -> None:
+async def test_middleware_that_copies_the_scope_keeps_no_slot() -> None:
+    """Behind such middleware a request is still one: its slot comes back, and the cache says what it did."""
+    app = limited(1, 1)
+    copying: Any = ProxyFixMiddleware(cast(Any, app.asgi_app), mode="legacy", trusted_hops=1)
+    app.asgi_app = copying  # type: ignore[method-assign]  # how Quart's users wrap an application
+
+    @app.route("/cached")
+    @app.cache(timeout=60)
+    async def cached() -> str:
+        return request.host
+
+    @app.route("/other")
+    async def other() -> str:
+        return request.host
+
+    with app.run_in_thread() as server:
+        async with client_of(server.url) as client:
+            fields = {"X-Forwarded-Host": "shop.test"}
+            responses = [
+                await client.get(path, headers=fields) for path in ("/other", "/cached", "/cached", "/other")
+            ]
+    assert [(response.status_code, response.text) for response in responses] == [(200, "shop.test")] * 4
+    assert [outcome(response) for response in responses[1:3]] == ["aeros; fwd=miss; stored", "aeros; hit"]
+
+
+async def test_expired_key_is_refreshed_by_one_request() -> None:
     """When a response has expired, many simultaneous requests again run the view once."""
     now = 1_000_000_000.0
     app = WebServer(__name__, cache=Cache(clock=lambda: now))

@@ -50,8 +50,13 @@ class SharedStore(Protocol):
         """Keeps ``value`` under ``name`` for ``ttl_seconds``."""
         ...
 
-    async def evict(self, marks: Sequence[str] | None) -> None:
-        """Gives the marks, or with None everything, stamps that were never given before."""
+    async def evict(self, marks: Sequence[str] | None, sender: str = "") -> None:
+        """Gives the marks, or with None everything, stamps that were never given before.
+
+        Args:
+            marks: What is evicted.
+            sender: Who evicts, for those who listen.
+        """
         ...
 
     async def close(self) -> None:
@@ -83,6 +88,7 @@ class CoordinatedStore(SharedStore, Protocol):
         heard: Callable[[], None],
         evicted: Callable[[Sequence[str] | None], None],
         interval_seconds: float,
+        sender: str = "",
     ) -> None:
         """Listens to what other processes evict, until it is cancelled or the connection breaks.
 
@@ -92,5 +98,6 @@ class CoordinatedStore(SharedStore, Protocol):
             evicted: Called with the marks of each eviction of any process, None for everything.
             interval_seconds: How often the connection is tried; an answer that takes longer than
                 this ends the listening with an error.
+            sender: Who listens: what it has evicted itself is no news.
         """
         ...

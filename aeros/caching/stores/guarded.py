@@ -80,17 +80,18 @@ class GuardedStore:
         """
         await self._guarded("write", lambda: self.store.write(name, value, ttl_seconds))
 
-    async def evict(self, marks: Sequence[str] | None, *, insists: bool = False) -> None:
+    async def evict(self, marks: Sequence[str] | None, sender: str = "", *, insists: bool = False) -> None:
         """Gives the marks, or with None everything, new stamps.
 
         Args:
             marks: What to evict.
+            sender: Who evicts, for those who listen.
             insists: Whether the store is asked even while it is away: nobody waits for the answer.
 
         Raises:
             StoreUnavailableError: As for ``read``.
         """
-        await self._guarded("evict", lambda: self.store.evict(marks), insists=insists)
+        await self._guarded("evict", lambda: self.store.evict(marks, sender), insists=insists)
 
     async def lock(self, name: str, owner: str, lapse_seconds: float) -> bool:
         """Takes or keeps a lock; True also where there are no locks, or the store is away."""

@@ -41,7 +41,7 @@ class MarkedStore:
         """Keeps ``value``."""
         await self.store.set(name, value, ttl_seconds)
 
-    async def evict(self, marks: Sequence[str] | None) -> None:
+    async def evict(self, marks: Sequence[str] | None, sender: str = "") -> None:  # noqa: ARG002 - nobody listens
         """Gives the marks, or with None everything, new tokens."""
         await self._renew([GENERATION_NAME] if marks is None else list(map(_token_name, marks)))
 

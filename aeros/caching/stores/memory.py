@@ -124,6 +124,11 @@ class MemoryStore:
             self._make_room()
             return True
 
+    def has_evicted(self, marks: Sequence[str], since: int) -> bool:
+        """Tells whether what has one of the marks, or everything, was evicted after a moment."""
+        with self._lock:
+            return self._log.has_since(since, marks)
+
     def delete(self, key: bytes) -> None:
         """Forgets the entry, if there is one."""
         with self._lock:

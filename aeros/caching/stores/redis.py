@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import secrets
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from math import ceil, isfinite
 from typing import Any, ClassVar, Final, Protocol, TypeAlias, cast
-from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from aeros.caching.stores.base import StoreUnavailableError
+from aeros.caching.stores.redis_url import RedisClient, make_client, parse_url
 from aeros.errors import InvalidSettingError, MissingExtraError
 from aeros.per_loop import PerLoop
 
 _Command: TypeAlias = Sequence[str | bytes | int]
-_Masters: TypeAlias = dict[str, dict[str, Any]]
 
 _LONGEST_SECONDS: Final = 10 * 365 * 86400.0
 _GENERATION: Final = ""
-_EVERYTHING: Final = b"*"
 
 # Scripts, because they are one step for everybody else, also in a cluster.
 _EVICT: Final = """
@@ -33,7 +29,7 @@ local message = ARGV[3]
 if redis.call('HLEN', KEYS[1]) > tonumber(ARGV[1]) then
   redis.call('DEL', KEYS[1])
   redis.call('HSET', KEYS[1], '', ARGV[4])
-  message = '*'
+  if tonumber(ARGV[1]) >= 0 then message = ' null' end
 end
 return redis.call('PUBLISH', ARGV[2], message)
 """
@@ -47,14 +43,6 @@ _UNLOCK: Final = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0
 """
-
-
-class RedisClient(Protocol):
-    """What ``redis.asyncio.Redis`` and ``redis.asyncio.RedisCluster`` have in common."""
-
-    async def aclose(self) -> None:
-        """Closes its connections."""
-        ...
 
 
 class RedisStore:
@@ -139,9 +127,9 @@ class RedisStore:
         """
         if find_spec("redis") is None:
             raise MissingExtraError("RedisStore", package="redis", extra="redis")
-        address = _parse_url(url)
+        address = parse_url(url)
         return cls(
-            lambda: _make_client(address, socket_timeout_seconds, max_connections),
+            lambda: make_client(address, socket_timeout_seconds, max_connections),
             prefix=prefix,
             socket_timeout_seconds=socket_timeout_seconds,
             max_connections=max_connections,
@@ -151,8 +139,10 @@ class RedisStore:
     async def read(self, name: str, marks: Sequence[str]) -> tuple[str, bytes | None]:
         """Returns the stamp of the marks, and the value of ``name``, in one round trip."""
         tokens_of: _Command = ("HMGET", self._marks_key, _GENERATION, *marks)
-        replies = await self._ask(tokens_of, ("GET", self._key(name)))
-        tokens, data = cast("tuple[list[bytes | None], bytes | None]", replies)
+        value_of: Sequence[_Command] = [("GET", self._key(name))] if name else []
+        first, *rest = await self._ask(tokens_of, *value_of)
+        tokens = cast("list[bytes | None]", first)
+        data = cast("bytes | None", rest[0] if rest else None)
         if tokens[0] is None:
             # Several may do this at once: the first one's token is everybody's.
             await self._ask(("HSETNX", self._marks_key, _GENERATION, _new_token()))
@@ -163,11 +153,11 @@ class RedisStore:
         """Keeps ``value`` for ``ttl_seconds``, and for ten years at most."""
         await self._ask(("SET", self._key(name), value, "PX", _milliseconds(ttl_seconds)))
 
-    async def evict(self, marks: Sequence[str] | None) -> None:
+    async def evict(self, marks: Sequence[str] | None, sender: str = "") -> None:
         """Gives the marks, or with None everything, new tokens, and tells those who listen."""
         most = -1 if marks is None else self.MOST_MARKS
         renewed = [text for mark in marks or () for text in (mark, _new_token())]
-        message = json.dumps(list(marks or ()))
+        message = f"{sender} {json.dumps(None if marks is None else list(marks))}"
         await self._eval(_EVICT, self._marks_key, most, self._channel, message, _new_token(), *renewed)
 
     async def close(self) -> None:
@@ -192,6 +182,7 @@ class RedisStore:
         heard: Callable[[], None],
         evicted: Callable[[Sequence[str] | None], None],
         interval_seconds: float,
+        sender: str = "",
     ) -> None:
         """Listens to evictions on a connection of its own, until that breaks.
 
@@ -199,6 +190,7 @@ class RedisStore:
             heard: Called once the subscription stands, and whenever the server says something.
             evicted: Called with the marks of each eviction, None for everything.
             interval_seconds: How long the server may be silent; it is asked after half of it.
+            sender: Who listens: what it has evicted itself is no news.
 
         Raises:
             ConnectionError: The server can not be reached, went away, or is silent.
@@ -211,7 +203,7 @@ class RedisStore:
                 while True:
                     reply = await _next_reply(connection, interval_seconds / 2)
                     heard()
-                    _tell(reply, evicted)
+                    _tell(reply, evicted, sender)
         except (RedisError, RedisClusterException, OSError) as error:
             raise ConnectionError(f"{self!r} is not heard ({error})") from error
 
@@ -327,25 +319,28 @@ async def _reply_within(connection: _Connection, seconds: float) -> object:
     return await connection.read_response(timeout=seconds, disconnect_on_error=False, push_request=True)
 
 
-def _tell(reply: object, evicted: Callable[[Sequence[str] | None], None]) -> None:
+def _tell(reply: object, evicted: Callable[[Sequence[str] | None], None], own: str) -> None:
     """Passes an eviction on; whatever else comes over the channel is not ours."""
     match cast("list[object]", reply):
         case [b"message", bytes(), bytes(message)]:
             try:
-                marks = _parse_message(message)
+                sender, marks = _parse_message(message)
             except (ValueError, RecursionError):
                 return
-            evicted(marks)
+            # What overflowed is from nobody: it evicts more than was asked for.
+            if not own or sender != own:
+                evicted(marks)
         case _:
             pass
 
 
-def _parse_message(data: bytes) -> list[str] | None:
-    if data == b"*":
-        return None
-    marks = cast("object", json.loads(data))
+def _parse_message(data: bytes) -> tuple[str, list[str] | None]:
+    sender, _, text = data.partition(b" ")
+    marks = cast("object", json.loads(text))
+    if marks is None:
+        return sender.decode("latin-1"), None
     if isinstance(marks, list) and all(isinstance(mark, str) for mark in cast("list[object]", marks)):
-        return cast("list[str]", marks)
+        return sender.decode("latin-1"), cast("list[str]", marks)
     raise ValueError("not a list of marks")
 
 
@@ -397,7 +392,7 @@ class _Seat:
     async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
         # Before a loop is closed, asyncio.run() and its like close the generators that it has begun.
         # The loop must hold this one: a store that was dropped would take it, and what is open, along.
-        held = weakref.finalize(asyncio.get_running_loop(), lambda _: None, self._ending)
+        held = weakref.finalize(asyncio.get_running_loop(), _let_go, self._ending)
         held.atexit = False
         try:
             yield
@@ -408,11 +403,15 @@ class _Seat:
                 await link.close()
 
 
+def _let_go(_: object) -> None:
+    """What a loop held goes with it."""
+
+
 class _ServerLink:
     """Connections to one server, or to the master that the Sentinels name.
 
-    It keeps the connections itself: redis-py's pool gives away one that the server has closed,
-    and refuses the call that finds all of them in use.
+    It keeps the connections itself, to know whether one that failed had been idle before; and
+    redis-py's pool refuses the call that finds all of them in use.
     """
 
     def __init__(self, client: RedisClient, gate: asyncio.Semaphore) -> None:
@@ -549,230 +548,3 @@ def _is_outlived(error: Exception) -> bool:
     is_broken = is_broken and not isinstance(error, exceptions.MaxConnectionsError)
     # In a script's error the word is not the first one.
     return is_broken or "READONLY" in str(error)
-
-
-# Where Redis is
-
-
-_SCHEME: Final = re.compile("(redis|valkey)(s?)(?:[+](sentinel|cluster))?")
-_HOST: Final = re.compile(r"(\[[^][\s]+\]|[^][:\s]+)(?::([0-9]{1,5}))?")
-_PATH: Final = {
-    "server": re.compile("()([0-9]{0,9})/?"),
-    "sentinel": re.compile("([^/]+)(?:/([0-9]{0,9}))?/?"),
-    "cluster": re.compile("()(0?)"),
-}
-_EXPECTED_PATH: Final = {
-    "server": "the number of a database, or nothing, after the host's '/'",
-    "sentinel": "the name of the service after the hosts' '/', and perhaps '/' and the number of a database",
-    "cluster": "nothing after the hosts: a cluster has one database",
-}
-_TEXT: Final = ".+"
-_WHOLE: Final = "[0-9]{1,9}"
-_SECONDS: Final = "[0-9]{1,9}([.][0-9]+)?"
-_OPTIONS: Final = {
-    "client_name": _TEXT,
-    "health_check_interval": _WHOLE,
-    "password": _TEXT,
-    "protocol": "[23]",
-    "socket_connect_timeout": _SECONDS,
-    "socket_keepalive": _TEXT,
-    "socket_read_size": _WHOLE,
-    "socket_timeout": _SECONDS,
-    "ssl_ca_certs": _TEXT,
-    "ssl_ca_data": _TEXT,
-    "ssl_cert_reqs": "none|optional|required",
-    "ssl_certfile": _TEXT,
-    "ssl_check_hostname": _TEXT,
-    "ssl_ciphers": _TEXT,
-    "ssl_keyfile": _TEXT,
-    "ssl_min_version": _WHOLE,
-    "username": _TEXT,
-}
-_MORE_OPTIONS: Final = {
-    "server": {"db": _WHOLE, "ssl_ca_path": _TEXT, "ssl_password": _TEXT},
-    "sentinel": {"sentinel_password": _TEXT, "sentinel_username": _TEXT},
-    "cluster": dict[str, str](),
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Address:
-    """What a URL says; the hosts are the server, the Sentinels, or some of the cluster's nodes."""
-
-    label: str
-    layout: str
-    is_encrypted: bool = False
-    hosts: Sequence[tuple[str, int]] = ()
-    socket: str | None = None
-    service: str = ""
-    db: int = 0
-    options: Mapping[str, str] = field(repr=False)
-
-
-class _UnfitUrlError(ValueError):
-    """Says what the URL should have had."""
-
-
-def _parse_url(url: object) -> _Address:
-    if not isinstance(url, str):
-        raise InvalidSettingError("url", type(url), "a text such as 'redis://host:6379/0'")
-    try:
-        return _parse_parts(urlsplit(url))
-    except _UnfitUrlError as error:
-        expected = str(error)
-    except ValueError:
-        expected = "a URL such as 'redis://host:6379/0'"
-    # Not inside of the except clause: what urllib says may quote the password.
-    raise InvalidSettingError("url", _without_secrets(url), expected)
-
-
-def _parse_parts(parts: SplitResult) -> _Address:
-    if parts.fragment:
-        raise _UnfitUrlError("the '#' in a password as '%23'")
-    user_and_password, _, authority = parts.netloc.rpartition("@")
-    user, _, password = user_and_password.partition(":")
-    credentials = {"username": unquote(user), "password": unquote(password)}
-    credentials = {name: text for name, text in credentials.items() if text}
-    if parts.scheme == "unix":
-        return _parse_socket(parts, authority, credentials)
-    return _parse_hosts(parts, authority, credentials)
-
-
-def _parse_socket(parts: SplitResult, authority: str, credentials: Mapping[str, str]) -> _Address:
-    if authority or not parts.path.strip("/"):
-        raise _UnfitUrlError("the path of a socket after three slashes, as in 'unix:///run/redis.sock'")
-    options = _parse_options(parts.query, "server")
-    db = int(options.pop("db", "0"))
-    return _Address(
-        label=f"unix://{parts.path}?db={db}",
-        layout="server",
-        socket=unquote(parts.path),
-        db=db,
-        options={**options, **credentials},
-    )
-
-
-def _parse_hosts(parts: SplitResult, authority: str, credentials: Mapping[str, str]) -> _Address:
-    scheme = _SCHEME.fullmatch(parts.scheme)
-    if scheme is None:
-        raise _UnfitUrlError(
-            "one of the schemes redis, rediss, valkey, valkeys and unix,"
-            " or one of the first four with +sentinel or +cluster"
-        )
-    layout = scheme[3] or "server"
-    default_port = 26379 if layout == "sentinel" else 6379
-    hosts = [_parse_host(host, default_port) for host in authority.split(",")]
-    if layout == "server" and len(hosts) > 1:
-        raise _UnfitUrlError("one host, or the scheme redis+sentinel or redis+cluster for several")
-    path = _PATH[layout].fullmatch(parts.path.removeprefix("/"))
-    if path is None:
-        raise _UnfitUrlError(_EXPECTED_PATH[layout])
-    options = _parse_options(parts.query, layout)
-    db = int(options.pop("db", path[2] or "0"))
-    where = {"server": f"/{db}", "sentinel": f"/{path[1]}/{db}", "cluster": ""}[layout]
-    return _Address(
-        label=f"{parts.scheme}://{','.join(f'{host}:{port}' for host, port in hosts)}{where}",
-        layout=layout,
-        is_encrypted=bool(scheme[2]),
-        hosts=hosts,
-        service=unquote(path[1]),
-        db=db,
-        options={**options, **credentials},
-    )
-
-
-def _parse_host(text: str, default_port: int) -> tuple[str, int]:
-    if not text or text.startswith(":"):
-        raise _UnfitUrlError("a host after '//', and special characters of a password percent-encoded")
-    match = _HOST.fullmatch(text)
-    port = int(match[2] or default_port) if match is not None else 0
-    if match is None or not 0 < port < 65536:
-        raise _UnfitUrlError("a host, or a host, ':' and a port from 1 to 65535")
-    return unquote(match[1].strip("[]")), port
-
-
-def _parse_options(query: str, layout: str) -> dict[str, str]:
-    options = dict(parse_qsl(query, strict_parsing=True)) if query else {}
-    known = {**_OPTIONS, **_MORE_OPTIONS[layout]}
-    for name, value in options.items():
-        if name not in known:
-            raise _UnfitUrlError(f"no options but {', '.join(sorted(known))} after '?'")
-        if re.fullmatch(known[name], value) is None:
-            raise _UnfitUrlError(f"a value of {name} that matches {known[name]}")
-    return options
-
-
-def _without_secrets(url: str) -> str:
-    """Returns what may be shown of a URL in which anything may be in the wrong place."""
-    before, at, after = url.rpartition("@")
-    scheme = re.match(r"[\w+.-]*://", before)
-    shown = f"{scheme[0] if scheme else ''}***@{after}" if at else after
-    shown = re.sub(r"[?#].*", "", shown, flags=re.DOTALL)
-    # Without its '@' a password looks like a port.
-    return re.sub(r":(?!//)(?![0-9]{1,5}(?:[,/]|$))[^],/]*(?=[,/]|$)", ":***", shown)
-
-
-# Which client of redis-py that is
-
-
-def _make_client(address: _Address, socket_timeout_seconds: float, max_connections: int) -> RedisClient:
-    from redis.asyncio import Redis, RedisCluster
-    from redis.asyncio.cluster import ClusterNode
-    from redis.asyncio.connection import parse_url
-    from redis.asyncio.retry import Retry
-    from redis.backoff import NoBackoff
-
-    options: dict[str, Any] = {
-        # RESP 3 would begin each connection with two more round trips.
-        "protocol": 2,
-        "retry": Retry(NoBackoff(), 0),
-        "socket_connect_timeout": socket_timeout_seconds,
-        # Each call has a deadline of ours. With its own, redis-py sends through asyncio.wait_for(),
-        # which swallows some cancellations (python/cpython#86296; mended in Python 3.12).
-        "socket_timeout": None,
-        "ssl": address.is_encrypted,
-        **parse_url(f"redis://?{urlencode(address.options)}"),
-    }
-    if address.layout == "sentinel":
-        return _make_sentinel_client(address, options)
-    if address.layout == "cluster":
-        nodes = [ClusterNode(host, port) for host, port in address.hosts]
-        # A call is two commands at most, and both may be for one node.
-        return RedisCluster(startup_nodes=nodes, max_connections=2 * max_connections, **options)
-    if address.socket is not None:
-        return Redis(unix_socket_path=address.socket, db=address.db, **options)
-    ((host, port),) = address.hosts
-    return Redis(host=host, port=port, db=address.db, **options)
-
-
-def _make_sentinel_client(address: _Address, options: dict[str, Any]) -> RedisClient:
-    from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
-    from redis.exceptions import RedisError
-
-    class Sentinels(Sentinel):
-        """Asks all Sentinels at once.
-
-        redis-py asks them in turn, so that each call waits for a first one that is away; and when
-        two calls ask at once, it loses Sentinels from its list.
-        """
-
-        async def discover_master(self, service_name: str) -> tuple[str, int]:
-            """Returns the address of the master, as the first Sentinel says that knows it."""
-            questions = (sentinel.sentinel_masters() for sentinel in self.sentinels)
-            asked = [asyncio.ensure_future(cast("Awaitable[_Masters]", question)) for question in questions]
-            try:
-                for answer in asyncio.as_completed(asked):
-                    with suppress(RedisError, OSError):
-                        master = (await answer).get(service_name)
-                        if master and cast("Any", self).check_master_state(master, service_name):
-                            return master["ip"], master["port"]
-            finally:
-                for task in asked:
-                    task.cancel()
-                await asyncio.gather(*asked, return_exceptions=True)
-            raise MasterNotFoundError(f"no Sentinel knows a master of {service_name!r} that is up")
-
-    own = {name: options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
-    others = {name: value for name, value in options.items() if name not in ("username", "password")}
-    sentinels = cast("Any", Sentinels)(address.hosts, sentinel_kwargs={**others, **own})
-    return cast("RedisClient", sentinels.master_for(address.service, db=address.db, **options))

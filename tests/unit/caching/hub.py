@@ -11,8 +11,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from time import monotonic
+from typing import TypeAlias
 
 Hook = Callable[[], Awaitable[None]]
+
+Told: TypeAlias = tuple[str, Sequence[str] | None]
+"""Who evicted, and what."""
 
 
 class Hub:
@@ -29,9 +33,14 @@ class Hub:
         self.values: dict[str, tuple[bytes, float]] = {}
         self.tokens: dict[str, str] = {}
         self.locks: dict[str, tuple[str, float]] = {}
-        self.listeners: list[asyncio.Queue[Sequence[str] | None]] = []
+        self.listeners: list[asyncio.Queue[Told]] = []
         self.is_down = False
         self._numbers = count(1)
+
+    @property
+    def audience(self) -> int:
+        """How many processes listen."""
+        return len(self.listeners)
 
     def store(self) -> HubStore:
         """Returns the client of one more process."""
@@ -92,7 +101,7 @@ class HubStore:
         self.told.append(name)
         await self._answer("write")
 
-    async def evict(self, marks: Sequence[str] | None) -> None:
+    async def evict(self, marks: Sequence[str] | None, sender: str = "") -> None:
         """Gives new tokens, and tells all who listen, this process too."""
         await self._ask("evict")
         if marks is None:
@@ -100,7 +109,7 @@ class HubStore:
         for mark in [""] if marks is None else marks:
             self._hub.tokens[mark] = self._hub.new_token()
         for listener in self._hub.listeners:
-            listener.put_nowait(None if marks is None else list(marks))
+            listener.put_nowait((sender, None if marks is None else list(marks)))
         await self._answer("evict")
 
     async def close(self) -> None:
@@ -135,14 +144,15 @@ class HubStore:
         heard: Callable[[], None],
         evicted: Callable[[Sequence[str] | None], None],
         interval_seconds: float,
+        sender: str = "",
     ) -> None:
         """Listens until the hub is not reached any more, or silent for too long."""
         await self._ask("listen")
-        messages: asyncio.Queue[Sequence[str] | None] = asyncio.Queue()
+        messages: asyncio.Queue[Told] = asyncio.Queue()
         self._hub.listeners.append(messages)
         try:
             heard()
-            last, on_the_way = monotonic(), list[Sequence[str] | None]()
+            last, on_the_way = monotonic(), list[Told]()
             while True:
                 on_the_way += await self._next(messages, interval_seconds / 4)
                 if self._is_away():
@@ -151,15 +161,15 @@ class HubStore:
                     last = monotonic()
                     heard()
                     while on_the_way:
-                        evicted(on_the_way.pop(0))
+                        by, marks = on_the_way.pop(0)
+                        if not sender or by != sender:
+                            evicted(marks)
                 elif monotonic() - last > interval_seconds:
                     raise TimeoutError("no answer")
         finally:
             self._hub.listeners.remove(messages)
 
-    async def _next(
-        self, messages: asyncio.Queue[Sequence[str] | None], seconds: float
-    ) -> list[Sequence[str] | None]:
+    async def _next(self, messages: asyncio.Queue[Told], seconds: float) -> list[Told]:
         try:
             async with asyncio.timeout(seconds):
                 return [await messages.get()]

@@ -48,7 +48,7 @@ class Shelf:
         await self._pass()
         self.values[name] = value
 
-    async def evict(self, marks: Sequence[str] | None) -> None:
+    async def evict(self, marks: Sequence[str] | None, sender: str = "") -> None:
         """Takes note."""
         await self._pass()
         self.evicted.append(marks)
@@ -96,6 +96,7 @@ class Exchange(Shelf):
         heard: Callable[[], None],
         evicted: Callable[[Sequence[str] | None], None],
         interval_seconds: float,
+        sender: str = "",
     ) -> None:
         """Hears nothing."""
 

@@ -133,7 +133,8 @@ def test_threads_lose_no_eviction() -> None:
         pending.add([f"{seed}:last"])
 
     def tell() -> None:
-        while (batch := pending.batch()) is not None or not is_over.is_set():
+        while not is_over.is_set() or pending:
+            batch = pending.batch()
             if batch is not None:
                 told.extend(batch.marks or ())
                 pending.told(batch)

@@ -160,14 +160,16 @@ async def test_what_the_refresh_brings_is_a_hit_for_all() -> None:
     assert (stats.refreshes, stats.refresh_failures, stats.stores) == (1, 0, 2)
 
 
-async def test_a_right_that_is_given_up_goes_to_the_next_who_may() -> None:
-    """Nothing was tried with it, so somebody else may, once a moment has passed."""
+async def test_a_right_that_is_given_up_goes_to_the_next() -> None:
+    """Once, however often it is given up."""
     cache = await outdated(Clock())
     refresh = await ticket_of(cache)
+    refresh.give_up()
+    second = await ticket_of(cache)
+    refresh.give_up()
     assert (await visited(cache)).refresh is None
-    refresh.give_up()
-    refresh.give_up()
-    assert refresh.flight.is_over is False
+    second.give_up()
+    assert (await visited(cache)).refresh is not None
 
 
 async def test_a_request_that_needs_the_response_waits_for_the_refresh(time: Time) -> None:
@@ -186,10 +188,12 @@ async def test_a_request_that_needs_the_response_waits_for_the_refresh(time: Tim
 
 
 async def test_a_refresh_that_takes_too_long_lets_another_one_try(time: Time) -> None:
-    """Its right is over; what it brings may still be stored."""
+    """A moment past the deadline, at which the application ends it; what it brings may still be stored."""
     cache = await outdated(Clock())
     first = await replacing(cache)
-    time.now += 30.1
+    time.now += 30.9
+    assert (await visited(cache)).refresh is None
+    time.now += 0.2
     second = await replacing(cache)
     offer(second, b"second")
     offer(first, b"first")
@@ -260,11 +264,11 @@ async def test_a_refresh_that_brings_an_error_leaves_the_stale_response(time: Ti
     cache = await outdated(Clock())
     request = await replacing(cache)
     assert offer(request, b"error", status=status) is None
-    assert request.status == CacheStatus(fwd="bypass", detail="status")
+    assert (request.status.stored, request.is_leading) == (False, False)
     found = await visited(cache)
     assert found.hit is not None
     assert (found.hit.body, found.refresh) == (b"old", None)
-    assert cache.stats().refresh_failures == 1
+    assert (cache.stats().refreshes, cache.stats().refresh_failures, cache.stats().stores) == (1, 1, 1)
     time.now += 1.01
     assert (await visited(cache)).refresh is not None
 
@@ -336,6 +340,15 @@ async def test_a_refresh_that_brings_what_can_not_be_stored_makes_the_stale_resp
     assert (cache.stats().entries, cache.stats().refresh_failures) == (0, 0)
 
 
+async def test_an_error_that_the_route_stores_does_not_take_the_stale_responses_place() -> None:
+    """What is there is better than an error, however long that may be stored."""
+    rules = CacheRules(timeout=10, stale_while_revalidate=1000, statuses={503: 5})
+    cache = await outdated(Clock(), rules)
+    refresh = (await visited(cache, rules)).refresh
+    offer(await opened(cache, language(b"de"), rules, refresh=refresh), b"error", status=503)
+    assert await body_of(cache, language(b"de"), rules) == b"old"
+
+
 async def test_a_status_that_the_route_stores_takes_the_stale_responses_place() -> None:
     """A page that is gone is an answer."""
     clock = Clock()
@@ -363,7 +376,9 @@ async def test_a_refresh_that_never_came_to_its_view_is_put_off(time: Time) -> N
     """A hook answered in its place, or the request was broken off: the next try waits."""
     cache = await outdated(Clock())
     for seconds in (1, 2, 4):
-        (await ticket_of(cache)).give_up()
+        refresh = await ticket_of(cache)
+        refresh.fail()
+        refresh.give_up()
         assert (await visited(cache)).refresh is None
         time.now += seconds + 0.01
     assert cache.stats().refreshes == 0
@@ -401,6 +416,7 @@ async def test_a_stale_response_is_used_in_the_place_of_an_error() -> None:
     assert rescued.body == b"old"
     assert leader.status == CacheStatus(fwd="stale", fwd_status=503, ttl=-1, detail="stale-if-error")
     assert leader.age == 11
+    assert not leader.is_leading
     for found in await asyncio.gather(*followers):
         assert found.hit is rescued
         assert found.status == CacheStatus(fwd="stale", collapsed=True, ttl=-1, detail="stale-if-error")

@@ -251,7 +251,9 @@ class Stored:
         since: How many evictions there had been when its view began.
         stored_at: When its view had ended.
         names: The request fields that select it.
-        seen: When each cache last knew from the shared store that it stands.
+        seen: When each cache has answered with it, where there is no store.
+        known: When each cache knew that no other one had evicted it.
+        earliest: The earliest time that the clock has shown since.
     """
 
     answer: Answer
@@ -260,20 +262,30 @@ class Stored:
     since: int
     stored_at: float
     names: tuple[str, ...]
+    earliest: float
     seen: dict[int, list[float]] = field(default_factory=dict[int, list[float]])
+    known: dict[int, list[float]] = field(default_factory=dict[int, list[float]])
 
     @property
     def route(self) -> Route:
         """The route's options."""
         return ROUTES[self.asked.route]
 
-    def age(self, now: float) -> float:
-        """Returns its age: a clock that was set back does not make it younger than it came."""
-        return first_age_of(self.answer) + max(0.0, now - self.stored_at)
+    def ages(self, at: int, now: float) -> tuple[float, float]:
+        """Returns how old it may be for one of the caches, from and to.
 
-    def ttl(self, now: float) -> float:
-        """Returns for how long it is fresh still."""
-        return lifetime_of(self.answer, self.route) - self.age(now)
+        A clock that is set back makes nothing younger than it came. A cache that answers meanwhile
+        counts on from there; one that does not can not know, nor what the store says it was stored at.
+        """
+        first = first_age_of(self.answer)
+        noticed = min([self.stored_at, *self.seen.get(at, ())])
+        return first + max(0.0, now - noticed), first + max(0.0, now - self.earliest)
+
+    def ttls(self, at: int, now: float) -> tuple[float, float]:
+        """Returns for how long it may be fresh still, from and to."""
+        youngest, oldest = self.ages(at, now)
+        lifetime = lifetime_of(self.answer, self.route)
+        return lifetime - oldest, lifetime - youngest
 
     def answers(self, asked: Asked) -> bool:
         """Tells whether it is selected by a request (§4, §4.1), and may be shown to its sender (§3.5)."""
@@ -308,6 +320,7 @@ class Open:
     Attributes:
         asked_since: How many evictions there had been when it came; it may have waited since.
         since: How many there had been when its view began.
+        is_certain: Whether what it brings will be found again: the store has lost nothing since.
     """
 
     transaction: Transaction
@@ -316,6 +329,7 @@ class Open:
     asked_since: int
     since: int
     is_refresh: bool = False
+    is_certain: bool = True
     proposed: tuple[int, Answer, float] | None = None
 
 
@@ -531,7 +545,7 @@ class CacheMachine(RuleBasedStateMachine):
     @rule(again=st.lists(st.tuples(CHOICES, CHOICES), min_size=1, max_size=4), seconds=SECONDS_GONE)
     def repeat(self, again: list[tuple[int, int]], seconds: int) -> None:
         """Requests come again whose answers were stored, a while later."""
-        self.now += seconds
+        self.advance_clock(seconds)
         for choice, at in again:
             asked = list(self.stored.values())[-1 - choice % len(self.stored)].asked
             self.ask(replace(asked, method="HEAD" if at % 7 == 0 else "GET"), at % len(self.caches))
@@ -574,38 +588,61 @@ class CacheMachine(RuleBasedStateMachine):
     ) -> None:
         """Compares what the cache has said with what it had to."""
         latest = self.latest.get((at, asked.target))
-        must_hit = must_look and latest is not None and latest.answers(asked) and latest.ttl(self.now) > 0
+        must_hit = (
+            must_look and latest is not None and latest.answers(asked) and latest.ttls(at, self.now)[0] > 0
+        )
         if transaction.hit is None:
             assert not must_hit
             now = len(self.evictions)
-            self.open.append(Open(transaction, asked, at, now if since is None else since, now, is_refresh))
+            asked_since = now if since is None else since
+            self.open.append(
+                Open(transaction, asked, at, asked_since, now, is_refresh, is_certain=since is None)
+            )
             return
-        found = self.check(transaction.hit, asked, at)
+        is_rescued = transaction.status.collapsed and transaction.status.detail == "stale-if-error"
+        found = self.check(transaction.hit, asked, at, is_rescued=is_rescued)
         assert not must_hit or found is latest
-        assert transaction.age == (None if transaction.status.collapsed else int(found.age(self.now)))
-        assert transaction.status.ttl in (None, int(found.ttl(self.now)))
+        self.compare_times(transaction, found, at)
+        if self.store is None:
+            found.seen.setdefault(at, []).append(self.now)
         if transaction.refresh is not None:
-            assert found.ttl(self.now) <= 0
             self.due.append(Due(transaction.refresh, asked, at))
 
-    def check(self, hit: StoredResponse, asked: Asked, at: int) -> Stored:
-        """Returns the model's response for a hit that may be answered with it."""
+    def compare_times(self, transaction: Transaction, found: Stored, at: int) -> None:
+        """Compares ``Age`` and what ``Cache-Status`` says with the model."""
+        youngest, oldest = found.ages(at, self.now)
+        shortest, longest = found.ttls(at, self.now)
+        if transaction.status.collapsed and shortest > 0:
+            assert transaction.age is None
+        else:
+            assert transaction.age is not None
+            assert int(youngest) <= transaction.age <= int(oldest)
+        if transaction.status.ttl is not None:
+            assert int(shortest) <= transaction.status.ttl <= int(longest)
+        assert transaction.refresh is None or shortest <= 0
+
+    def check(self, hit: StoredResponse, asked: Asked, at: int, *, is_rescued: bool = False) -> Stored:
+        """Compares a response that is used with the model, and returns the model's.
+
+        What is used instead of an error was found before the view ran: another process may have
+        evicted it since.
+        """
         assert hit.body in self.stored, "a personal response, or one that may not be stored"
         found = self.stored[hit.body]
         assert hit.status == found.answer.status
         assert found.answers(asked), "it is for another request"
         while_revalidate, if_error = stale_windows(found.answer, found.route)
-        ttl = found.ttl(self.now)
+        ttl = found.ttls(at, self.now)[1]
         is_usable = (
             ttl > 0 or -ttl <= while_revalidate or (-ttl <= if_error and (at, asked.target) in self.failed)
         )
         assert is_usable, "it is stale"
         assert not self.evicted(found.asked, found.since, at), "it was evicted"
-        if self.evicted(found.asked, found.since):
-            trusted = [0 <= self.now - moment <= LOCAL_SECONDS for moment in found.seen.get(at, ())]
+        if not self.evicted(found.asked, found.since):
+            found.known.setdefault(at, []).append(self.now)
+        elif not is_rescued:
+            trusted = [0 <= self.now - moment <= LOCAL_SECONDS for moment in found.known.get(at, ())]
             assert any(trusted), "it was evicted by another process"
-        else:
-            found.seen.setdefault(at, []).append(self.now)
         return found
 
     # What views do
@@ -642,10 +679,9 @@ class CacheMachine(RuleBasedStateMachine):
             self.ended(one)
             self.note_failure(one)
 
-    def evicted(self, asked: Asked, since: int, at: int | None = None) -> int:
-        """Returns how often responses to a request were evicted since, by one of the caches or by any."""
-        evictions = [one for one in self.evictions[since:] if one.concerns(asked)]
-        return len([one for one in evictions if at is None or one.at == at])
+    def evicted(self, asked: Asked, since: int, at: int | None = None) -> bool:
+        """Tells whether responses to a request were evicted since, by one of the caches or by any."""
+        return any(one.concerns(asked) and at in (None, one.at) for one in self.evictions[since:])
 
     def note_failure(self, one: Open) -> None:
         """Takes note that no better response could be made."""
@@ -670,7 +706,8 @@ class CacheMachine(RuleBasedStateMachine):
             and may_be_stored(answer, one.asked)
             and hook not in ("cookie", "private", "status", "session")
             and (hook != "cookies" or "cookie" in names)
-            and self.evicted(one.asked, one.since, one.at) == 0
+            and lifetime_of(answer, ROUTES[one.asked.route]) > first_age_of(answer) + self.now - stored_at
+            and not self.evicted(one.asked, one.since, one.at)
         )
         self.within(
             lambda: one.transaction.commit(
@@ -686,11 +723,12 @@ class CacheMachine(RuleBasedStateMachine):
         if one in self.open:
             self.ended(one)
         if is_stored:
-            record = Stored(answer, one.asked, one.at, one.since, stored_at, names)
-            record.seen[one.at] = [self.now]
+            earliest = min(self.now, stored_at)
+            record = Stored(answer, one.asked, one.at, one.since, stored_at, names, earliest)
+            record.known[one.at] = [self.now]
             self.stored[b"%d" % number] = record
             self.latest.pop((one.at, one.asked.target), None)
-            if self.max_bytes > 2**20 and not self.evicted(one.asked, one.asked_since):
+            if self.max_bytes > 2**20 and one.is_certain and not self.evicted(one.asked, one.asked_since):
                 self.latest[one.at, one.asked.target] = record
         elif one.is_refresh:
             self.note_failure(one)
@@ -712,14 +750,12 @@ class CacheMachine(RuleBasedStateMachine):
         """A view fails, and there was a stale response to use instead."""
         able = [one for one in self.open if one.transaction.has_fallback]
         one = able[choice % len(able)]
-        opened_at = self.now
         used = self.within(lambda: one.transaction.rescue(status))
-        assert (used is not None) == (status in (500, 502, 503, 504))
         if used is not None:
-            assert used.body in self.stored
+            assert status in (500, 502, 503, 504)
             self.note_failure(one)
+            self.check(used, one.asked, one.at, is_rescued=True)
             self.ended(one)
-            assert self.now == opened_at
         self.settle()
 
     @precondition(lambda self: self.due)
@@ -745,7 +781,16 @@ class CacheMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([-HOUR, HOUR]) | SECONDS_GONE)
     def advance(self, seconds: int) -> None:
         """Time goes by, or somebody sets the clock."""
+        self.advance_clock(seconds)
+
+    def advance_clock(self, seconds: int) -> None:
+        """Moves the clock; what was over once may be forgotten, even if it is set back."""
         self.now += seconds
+        for record in self.stored.values():
+            record.earliest = min(record.earliest, self.now)
+        self.latest = {
+            place: record for place, record in self.latest.items() if record.ttls(place[0], self.now)[0] > 0
+        }
 
     @rule(eviction=EVICTIONS, at=CHOICES)
     def evict(self, eviction: Eviction, at: int) -> None:
@@ -771,6 +816,8 @@ class CacheMachine(RuleBasedStateMachine):
         name = sorted(self.store.values)[choice % len(self.store.values)]
         value = bytearray(self.store.values[name])
         self.latest.clear()
+        for one in self.open:
+            one.is_certain = False
         if not value or byte % 3 == 0:
             del self.store.values[name]
         else:

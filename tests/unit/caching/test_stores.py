@@ -161,7 +161,7 @@ class Exchange:
     async def write(self, name: str, value: bytes, ttl_seconds: float) -> None:
         """Keeps nothing."""
 
-    async def evict(self, marks: Sequence[str] | None) -> None:
+    async def evict(self, marks: Sequence[str] | None, sender: str = "") -> None:
         """Has nothing to evict."""
 
     async def close(self) -> None:
@@ -183,6 +183,7 @@ class Exchange:
         heard: Callable[[], None],
         evicted: Callable[[Sequence[str] | None], None],
         interval_seconds: float,
+        sender: str = "",
     ) -> None:
         """Hears nothing."""
 

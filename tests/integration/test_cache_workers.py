@@ -1,0 +1,341 @@
+"""Several processes with one Redis: what one evicts, another one does not serve; a view runs once for all."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+
+from aeros.caching.leases import LOCK_SECONDS
+from tests.integration.conftest import FIELDS, PATIENCE, FickleRedis, Worker, Workers, eventually
+
+# What a machine that is busy with other things may take, on top of what is promised.
+NOISE = 4.0
+
+
+class Team:
+    """Two processes that serve the same shop, with a Redis of their own.
+
+    Attributes:
+        redis: Their Redis.
+        workers: What started them.
+        one: A process.
+        other: Another one.
+    """
+
+    def __init__(self, folder: Path, redis: FickleRedis, local_seconds: float) -> None:
+        self.redis = redis
+        self.workers = Workers(folder)
+        cache = {"local_seconds": local_seconds, "store_deadline_seconds": 0.25}
+        self.one, self.other = (self.workers.start(store=redis.url, cache=cache) for _ in range(2))
+
+    def is_listening(self) -> bool:
+        """Tells whether both hear what is evicted; a process subscribes when it asks for something new."""
+        for worker in (self.one, self.other):
+            worker.get(f"/pages/new-{time.monotonic_ns()}")
+        return self.redis.listeners() == 2
+
+    def share(self, name: str) -> str:
+        """Returns a new page that both have in their memory."""
+        body = self.one.get(f"/pages/{name}")
+        # Asked for before it was written, the other one waits for the lock and then for the page.
+        assert self.other.get(f"/pages/{name}") == body
+        return body
+
+
+def free_port() -> int:
+    """Returns a port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start_team(factory: pytest.TempPathFactory, local_seconds: float) -> Iterator[Team]:
+    """Starts a team, and ends it."""
+    folder = factory.mktemp("team")
+    redis = FickleRedis(folder, free_port())
+    team = Team(folder, redis, local_seconds)
+    yield team
+    team.workers.kill()
+    redis.close()
+
+
+@pytest.fixture(scope="module")
+def trusting_team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+    """Processes that would use their memory for a minute if they heard nothing."""
+    yield from start_team(tmp_path_factory, 60)
+
+
+@pytest.fixture(scope="module")
+def wary_team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+    """Processes that ask Redis again after half a second of silence."""
+    yield from start_team(tmp_path_factory, 0.5)
+
+
+def is_new(worker: Worker, path: str, old: str) -> bool:
+    """Tells whether a worker answers with something else than before."""
+    return worker.get(path) != old
+
+
+async def ask_all(path: str, *urls: str, times: int) -> list[httpx.Response]:
+    """Asks each of the servers so many times, all at once."""
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(headers=FIELDS, limits=limits, timeout=2 * PATIENCE) as client:
+        return await asyncio.gather(*(client.get(url + path) for _ in range(times) for url in urls))
+
+
+# Evictions
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/clear"),
+        ("GET", "/evict?everything=1"),
+        ("GET", "/evict?tags=page:{}"),
+        ("GET", "/evict?path=/pages/{}"),
+        ("POST", "/pages/{}"),
+    ],
+)
+def test_eviction_in_one_worker_reaches_the_memory_of_another(
+    trusting_team: Team, method: str, path: str
+) -> None:
+    """Long before that worker would have asked: it hears of it."""
+    eventually(trusting_team.is_listening)
+    gone, kept = (f"{kind}-{time.monotonic_ns()}" for kind in ("gone", "kept"))
+    old, untouched = trusting_team.share(gone), trusting_team.share(kept)
+    assert trusting_team.one.client.request(method, path.format(gone)).status_code == 200
+    assert is_new(trusting_team.one, f"/pages/{gone}", old)
+    eventually(partial(is_new, trusting_team.other, f"/pages/{gone}", old))
+    is_kept = trusting_team.other.get(f"/pages/{kept}") == untouched
+    assert is_kept is ("{}" in path)
+
+
+@pytest.mark.parametrize("path", ["/clear", "/evict?tags=page:{}"])
+def test_eviction_is_seen_within_the_bound_when_the_channel_is_cut(wary_team: Team, path: str) -> None:
+    """A worker that can not listen asks Redis again after ``local_seconds``, and listens when it can."""
+    eventually(wary_team.is_listening)
+    wary_team.redis.ask("ACL", "SETUSER", "default", "-subscribe")
+    try:
+        wary_team.redis.ask("CLIENT", "KILL", "TYPE", "pubsub")
+        gone = f"gone-{time.monotonic_ns()}"
+        old = wary_team.share(gone)
+        assert wary_team.redis.listeners() == 0
+        wary_team.one.get(path.format(gone))
+        assert is_new(wary_team.one, f"/pages/{gone}", old)
+        eventually(partial(is_new, wary_team.other, f"/pages/{gone}", old), 0.5 + NOISE)
+        assert wary_team.redis.listeners() == 0
+        assert "Traceback" not in wary_team.other.log
+    finally:
+        wary_team.redis.ask("ACL", "SETUSER", "default", "+subscribe")
+    eventually(wary_team.is_listening)
+
+
+@pytest.mark.parametrize(
+    "path", ["/clear", "/evict?everything=1", "/evict?tags=page:{}", "/evict?path=/pages/{}"]
+)
+def test_eviction_while_redis_is_silent_reaches_the_other_worker(wary_team: Team, path: str) -> None:
+    """Once Redis answers again neither worker returns what was evicted meanwhile."""
+    gone = f"gone-{time.monotonic_ns()}"
+    old = wary_team.share(gone)
+    wary_team.redis.pause()
+    try:
+        begun = wary_team.one.log.count(" is away ")
+        while wary_team.one.log.count(" is away ") == begun:
+            wary_team.one.get(f"/pages/new-{time.monotonic_ns()}")
+        wary_team.one.get(path.format(gone))
+        assert is_new(wary_team.one, f"/pages/{gone}", old)
+    finally:
+        wary_team.redis.resume()
+    # Told once a second, then asked for after ``local_seconds``.
+    eventually(partial(is_new, wary_team.other, f"/pages/{gone}", old), 1 + 0.5 + NOISE)
+    end = time.monotonic() + 0.75
+    while time.monotonic() < end:
+        assert is_new(wary_team.one, f"/pages/{gone}", old)
+        assert is_new(wary_team.other, f"/pages/{gone}", old)
+    eventually(lambda: wary_team.one.log.count(" is back") == begun + 1)
+
+
+def test_clearing_in_one_of_two_workers_of_run_server_is_seen_in_the_other(
+    workers: Workers, fickle_redis: FickleRedis
+) -> None:
+    """``run_server(workers=2)`` with a ``RedisStore`` needs nothing else to be one cache."""
+    shop = workers.start(store=fickle_redis.url, workers=2, cache={"local_seconds": 60})
+    clients: dict[int, httpx.Client] = {}
+
+    def both() -> bool:
+        # A connection stays with the worker that has accepted it.
+        client = httpx.Client(base_url=shop.url, headers=FIELDS, timeout=PATIENCE)
+        with suppress(httpx.TransportError):
+            clients.setdefault(client.get("/stats").json()["pid"], client)
+        if client not in clients.values():
+            client.close()
+        return len(clients) == 2
+
+    try:
+        eventually(both)
+        one, other = clients.values()
+
+        def is_listening() -> bool:
+            for client in (one, other):
+                client.get(f"/pages/new-{time.monotonic_ns()}")
+            return fickle_redis.listeners() == 2
+
+        eventually(is_listening)
+        old = one.get("/pages/shared").text
+        assert other.get("/pages/shared").text == old
+        assert [pid for _, pid in workers.runs("shared")] == [next(iter(clients))]
+        one.get("/clear")
+        eventually(lambda: other.get("/pages/shared").text != old)
+        assert one.get("/pages/shared").text != old
+    finally:
+        for client in clients.values():
+            client.close()
+    assert shop.stop() == 0
+    assert "Traceback" not in shop.log
+
+
+# One view for all
+
+
+def test_cold_key_asked_at_both_workers_runs_one_view(trusting_team: Team) -> None:
+    """Two hundred clients of each process at the same time get what one run has made."""
+    hold = trusting_team.workers.hold("cold")
+
+    async def ask() -> list[httpx.Response]:
+        urls = trusting_team.one.url, trusting_team.other.url
+        asking = asyncio.create_task(ask_all("/pages/cold", *urls, times=200))
+        await asyncio.sleep(0.5)
+        hold.unlink()
+        return await asking
+
+    responses = asyncio.run(ask())
+    ((body, _),) = trusting_team.workers.runs("cold")
+    assert {(response.status_code, response.text) for response in responses} == {(200, body)}
+    assert len(responses) == 400
+
+
+def test_those_behind_an_uncacheable_leader_wait_for_no_more_than_a_run(trusting_team: Team) -> None:
+    """When the answer turns out to be personal, all others run side by side, in both processes."""
+    urls = trusting_team.one.url, trusting_team.other.url
+    begun = time.monotonic()
+    responses = asyncio.run(ask_all("/personal/shy", *urls, times=40))
+    # Each run takes 0.3 s; one after the other they would take 24 s.
+    assert time.monotonic() - begun < 4 * 0.3 + 2 * NOISE
+    assert {response.status_code for response in responses} == {200}
+    runs = [body for body, _ in trusting_team.workers.runs("shy")]
+    assert sorted(runs) == sorted(response.text for response in responses)
+    assert len(set(runs)) == 80
+
+
+def test_another_worker_leads_when_the_leader_is_killed(workers: Workers, fickle_redis: FickleRedis) -> None:
+    """The lock of a process that died lapses by itself; until then nobody runs the view again."""
+    one, other = workers.start(store=fickle_redis.url), workers.start(store=fickle_redis.url)
+    other.get("/pages/warm")
+    hold = workers.hold("led")
+    with ThreadPoolExecutor(2) as pool:
+        failing = pool.submit(one.get, "/pages/led")
+        eventually(lambda: workers.runs("led"))
+        following = pool.submit(other.get, "/pages/led")
+        # It renews its lock: longer than that lasts, nobody else leads.
+        time.sleep(LOCK_SECONDS + 0.5)
+        assert [pid for _, pid in workers.runs("led")] == [one.process.pid]
+        one.kill()
+        assert isinstance(failing.exception(), httpx.HTTPError)
+        eventually(lambda: len(workers.runs("led")) == 2, LOCK_SECONDS + NOISE)
+        hold.unlink()
+        (_, (body, pid)) = workers.runs("led")
+        assert (following.result(), pid) == (body, other.process.pid)
+
+
+# Killed while writing
+
+
+def test_worker_killed_while_it_writes_to_redis(workers: Workers, fickle_redis: FickleRedis) -> None:
+    """The half of its entry is never seen, and its lock holds nobody up for longer than it lasts."""
+    one, other = workers.start(store=fickle_redis.url), workers.start(store=fickle_redis.url)
+    path = "/large/huge?bytes=16000000"
+    other.get("/pages/warm")
+    hold = workers.hold("huge")
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(one.get, path)
+        eventually(lambda: workers.runs("huge"))
+        fickle_redis.pause()  # sockets do not hold all of it: the write stands half way
+        hold.unlink()
+        body = asking.result()
+        time.sleep(0.1)
+        one.kill()
+    fickle_redis.resume()
+    begun = time.monotonic()
+    again = other.get(path)
+    assert time.monotonic() - begun < LOCK_SECONDS + NOISE
+    (first, _), (second, pid) = workers.runs("huge")
+    assert body.startswith(first)
+    assert again.startswith(second)
+    assert (len(again), pid) == (len(body), other.process.pid)
+    assert other.stats()["store_errors"] == 0
+
+
+def test_worker_killed_while_it_writes_a_file(workers: Workers, tmp_path: Path) -> None:
+    """What it leaves behind is not taken for an entry by the next one."""
+    folder = tmp_path / "cache"
+    one, other = (workers.start(store=f"files:{folder}") for _ in range(2))
+    one.get("/pages/warm")
+
+    def drafts() -> list[Path]:
+        return list(folder.glob("*/*.part"))
+
+    def killed(name: str) -> bool:
+        """Stops it where a file is half written; False where that was too late."""
+        with ThreadPoolExecutor(1) as pool:
+            asking = pool.submit(one.get, f"/large/{name}?bytes=40000000")
+            while not drafts() and not asking.done():
+                pass
+            os.kill(one.process.pid, signal.SIGSTOP)
+            os.waitpid(one.process.pid, os.WUNTRACED)
+            if drafts():
+                one.kill()
+                assert isinstance(asking.exception(), httpx.HTTPError)
+                return True
+            os.kill(one.process.pid, signal.SIGCONT)
+            asking.result()
+        return False
+
+    name = next(name for name in map("huge-{}".format, range(20)) if killed(name))
+    body = other.get(f"/large/{name}?bytes=40000000")
+    (_, (run, pid)) = workers.runs(name)
+    assert body.startswith(run)
+    assert (len(body) > 39_000_000, pid) == (True, other.process.pid)
+    assert other.get(f"/large/{name}?bytes=40000000") == body
+    assert other.stats()["store_errors"] == 0
+
+
+# Clocks
+
+
+@pytest.mark.parametrize("seconds", [3600, -3600])
+def test_worker_whose_clock_is_wrong_prolongs_no_lifetime(wary_team: Team, seconds: int) -> None:
+    """What it stores is used by others, and what others store by it, for two lifetimes at most."""
+    one, other = wary_team.one, wary_team.other
+    other.get(f"/ahead?seconds={seconds}")
+    try:
+        for writer, reader in ((one, other), (other, one)):
+            path = f"/brief/page-{time.monotonic_ns()}"
+            old = writer.get(path)
+            assert reader.get(path)
+            # A second in Redis, and one more in the memory of the reader.
+            for worker in (reader, writer):
+                eventually(partial(is_new, worker, path, old), 2 + NOISE)
+    finally:
+        other.get("/ahead?seconds=0")
+    assert "Traceback" not in one.log + other.log
