@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import wraps
-from inspect import isawaitable
 from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 from urllib.parse import urljoin, urlsplit
 
 from quart import has_request_context
 
 from aeros.caching.marks import path_mark, tag_marks
-from aeros.caching.rules import Tags, checked_names, checked_tags
+from aeros.caching.rules import OfArguments, Tags, checked_names, checked_tags
 from aeros.caching.server import Cache
 from aeros.caching.view import AnyResponse
 from aeros.errors import InvalidSettingError
@@ -19,7 +18,7 @@ from aeros.errors import InvalidSettingError
 P = ParamSpec("P")
 T = TypeVar("T")
 
-Paths: TypeAlias = str | Iterable[str] | Callable[..., str | Iterable[str]]
+Paths: TypeAlias = str | Iterable[str] | OfArguments[str | Iterable[str]]
 """A path, several, or a function of the view's arguments that gives them."""
 
 _FAILED: int = 400
@@ -48,12 +47,8 @@ def invalidating_view(
     Raises:
         InvalidSettingError: An option does not fit.
     """
-    tags = checked_tags(tags)
-    paths = cast(Paths, paths if callable(paths) else checked_names("paths", paths, "paths"))
-    if not callable(paths):
-        for path in paths:
-            path_mark(path)
-    if tags == () and paths == ():
+    named, where = checked_tags(tags), _checked_paths(paths)
+    if named == () and where == ():
         raise InvalidSettingError("tags", (), "a tag, or paths=: what the view's success evicts")
 
     @wraps(run)
@@ -63,13 +58,21 @@ def invalidating_view(
             result = await app.make_view_response(result)
             if result.status_code >= _FAILED:
                 return cast(T, result)
-        named = tags(*args, **kwargs) if callable(tags) else tags
-        where = paths(*args, **kwargs) if callable(paths) else paths
-        marks = tag_marks(await named if isawaitable(named) else named)
-        await app.current_cache().evict([*marks, *map(path_mark, checked_names("paths", where))])
+        marks = tag_marks(named(*args, **kwargs) if callable(named) else named)
+        written = checked_names("paths", where(*args, **kwargs) if callable(where) else where)
+        await app.current_cache().evict([*marks, *map(path_mark, written)])
         return cast(T, result)
 
     return view
+
+
+def _checked_paths(paths: Paths) -> tuple[str, ...] | Callable[..., str | Iterable[str]]:
+    if callable(paths):
+        return cast("Callable[..., str | Iterable[str]]", paths)
+    names = checked_names("paths", paths, "paths")
+    for name in names:
+        path_mark(name)
+    return names
 
 
 def named_paths(url: str, response: AnyResponse) -> list[str]:

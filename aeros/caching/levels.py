@@ -105,6 +105,8 @@ class Levels:
         self._local_seconds = local_seconds
         self._clock = clock
         self._counts = counts
+        # One for all entries; and not with an address, which would keep the whole request with each.
+        self._growths = _Growths(self._grown)
         self._pending = Pending()
         # Under this name it tells other processes of evictions, and knows its own when it hears them.
         self._name = secrets.token_hex(8)
@@ -165,6 +167,7 @@ class Levels:
     async def _find_shared(
         self, store: GuardedStore, address: Address, room: Room | None, moment: int
     ) -> Sighting:
+        self._writes.get()  # what is evicted in a thread without a loop is handed over to this one
         await self._tell_pending(store)
         epoch = self._listen(store)
         marks = address.marks()
@@ -224,7 +227,7 @@ class Levels:
             since=sighting.moment,
         )
         if reason is None and isinstance(entry, StoredResponse):
-            entry.on_growth = partial(self._grown, address)
+            entry.on_growth = self._growths[address.hash_method]
         if family is not None:
             self.memory.trim(family, self._max_variants)
         return reason
@@ -250,10 +253,10 @@ class Levels:
                 address.name, lambda: self._write_data(store, address.name, _TOMBSTONE, _TOMBSTONE_SECONDS)
             )
 
-    def _grown(self, address: Address, entry: StoredResponse) -> None:
+    def _grown(self, hash_method: HashMethod, entry: StoredResponse) -> None:
         # A body that was still being coded when a newer response came must not bring it back.
         if self.memory.recount(entry):
-            self.share(address, entry)
+            self.share(Address(entry.key, hash_method, tuple), entry)
 
     async def _write_entry(self, store: GuardedStore, name: str, entry: Entry, after: str | None) -> None:
         if after is not None:
@@ -418,6 +421,18 @@ class Levels:
         await self._channels.get().close()
         if self.store is not None:
             await self.store.close()
+
+
+class _Growths(dict[HashMethod, Callable[[StoredResponse], None]]):
+    """What is called when an entry grows, by how its key is shortened."""
+
+    def __init__(self, grown: Callable[[HashMethod, StoredResponse], None]) -> None:
+        super().__init__()
+        self._grown = grown
+
+    def __missing__(self, hash_method: HashMethod) -> Callable[[StoredResponse], None]:
+        called = self[hash_method] = partial(self._grown, hash_method)
+        return called
 
 
 def _end_by(entry: Entry, now: float) -> None:

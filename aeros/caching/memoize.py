@@ -12,7 +12,7 @@ from aeros.caching.arguments import ArgumentKey
 from aeros.caching.keys import KEY_VERSION, join_parts
 from aeros.caching.levels import Address
 from aeros.caching.marks import call_mark, function_mark, tag_marks
-from aeros.caching.rules import Tags, checked_tags
+from aeros.caching.rules import OfArguments, Tags, checked_tags
 from aeros.caching.serializers import JsonSerializer, Serializer
 from aeros.caching.server import Cache
 from aeros.caching.values import ValueRules
@@ -44,7 +44,7 @@ class Memoized(Generic[P, T]):
         function: Callable[P, Awaitable[T]],
         *,
         rules: ValueRules,
-        key: Callable[..., str] | None = None,
+        key: OfArguments[str] | None = None,
         ignored: Collection[str] = (),
         tags: Tags = (),
         serializer: Serializer[T] | None = None,

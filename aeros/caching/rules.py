@@ -7,17 +7,29 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from aeros.caching.keys import HashMethod, QuerySelection
 from aeros.caching.marks import tag_names
 from aeros.errors import InvalidSettingError
 from aeros.http.fields import is_token
 
+T = TypeVar("T")
+
 Timeout: TypeAlias = float | timedelta
 """A lifetime: seconds, or a ``timedelta``."""
 
-Tags: TypeAlias = str | Iterable[str] | Callable[..., str | Iterable[str]]
+# By number of parameters, so that a checker knows those of a lambda: ``...`` would hide them.
+OfArguments: TypeAlias = (
+    Callable[[], T]
+    | Callable[[Any], T]
+    | Callable[[Any, Any], T]
+    | Callable[[Any, Any, Any], T]
+    | Callable[[Any, Any, Any, Any], T]
+)
+"""A function of a view's arguments."""
+
+Tags: TypeAlias = str | Iterable[str] | OfArguments[str | Iterable[str]]
 """A tag, several, or a function of the view's arguments that gives them."""
 
 _NO_STATUSES: Final[Mapping[int, float]] = MappingProxyType({})

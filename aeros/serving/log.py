@@ -19,10 +19,12 @@ from aeros.settings import LogFormat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+    from contextlib import AbstractContextManager
 
 TEXT_FORMAT = "[%(asctime)s] %(levelname)s: %(message)s"
 LOGGER_NAME = "aeros"
 UVICORN_LOGGER_NAME = "uvicorn.error"
+CACHE_LOGGER_NAME = "aeros.cache"
 
 # Fields of a JSON line that a record's own fields can not replace.
 _STANDARD_FIELDS = ("time", "level", "logger", "message", "exception", "stack")
@@ -312,8 +314,9 @@ def run_style(logger: logging.Logger, *, level: int | None, style: ConsoleStyle)
             handler.style = before
 
 
-@contextmanager
-def uvicorn_forwarded(get_logger: Callable[[], logging.Logger], *, level: int) -> Generator[None]:
+def uvicorn_forwarded(
+    get_logger: Callable[[], logging.Logger], *, level: int
+) -> AbstractContextManager[None]:
     """Sends what uvicorn logs in this thread to another logger while the context lasts.
 
     Several threads may do so at once, each for its own server; what uvicorn logs in a thread that
@@ -324,7 +327,20 @@ def uvicorn_forwarded(get_logger: Callable[[], logging.Logger], *, level: int) -
         get_logger: Gives the logger; asked for each record, so that an override is seen at once.
         level: The lowest level of interest; INFO and above always arrive at the logger.
     """
-    forwarder = _install_forwarder(get_logger, level)
+    return _forwarded(UVICORN_LOGGER_NAME, get_logger, level)
+
+
+def cache_forwarded(get_logger: Callable[[], logging.Logger], *, level: int) -> AbstractContextManager[None]:
+    """Does the same with what the cache logs, which knows no application; its stores have threads too.
+
+    What is logged in a thread that does not serve, is sent to the logger of the latest server.
+    """
+    return _forwarded(CACHE_LOGGER_NAME, get_logger, level)
+
+
+@contextmanager
+def _forwarded(name: str, get_logger: Callable[[], logging.Logger], level: int) -> Generator[None]:
+    forwarder = _install_forwarder(logging.getLogger(name), get_logger, level)
     try:
         yield
     finally:
@@ -352,10 +368,17 @@ class _LoggerState:
 
 
 class _Forwarder(logging.Handler):
-    """Hands the records of one thread to a logger."""
+    """Hands the records of one thread from a logger to another one."""
 
-    def __init__(self, get_logger: Callable[[], logging.Logger], level: int, before: _LoggerState) -> None:
+    def __init__(
+        self,
+        origin: logging.Logger,
+        get_logger: Callable[[], logging.Logger],
+        level: int,
+        before: _LoggerState,
+    ) -> None:
         super().__init__()
+        self.origin = origin
         self.get_logger = get_logger
         # NOTSET would inherit uvicorn's parent's level; below DEBUG uvicorn traces every connection.
         self.wanted_level = min(level or logging.DEBUG, logging.INFO)
@@ -364,15 +387,16 @@ class _Forwarder(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Forwards the record if this is the forwarder of its thread."""
-        logger = logging.getLogger(UVICORN_LOGGER_NAME)
-        forwarders = _forwarders(logger)
+        forwarders = _forwarders(self.origin)
         thread_id = record.thread or threading.get_ident()  # None with logging.logThreads = False
         responsible = [forwarder for forwarder in forwarders if forwarder.thread_id == thread_id]
+        if self.origin.name == CACHE_LOGGER_NAME:
+            responsible = responsible or forwarders
         if responsible:
             if responsible[-1] is self:
                 self._forward(record)
         elif forwarders[:1] == [self]:  # a foreign thread: one of the forwarders passes it on
-            self.before.pass_on(logger, record)
+            self.before.pass_on(self.origin, record)
 
     def _forward(self, record: logging.LogRecord) -> None:
         try:
@@ -386,12 +410,13 @@ class _Forwarder(logging.Handler):
             self.handleError(record)
 
 
-def _install_forwarder(get_logger: Callable[[], logging.Logger], level: int) -> _Forwarder:
-    logger = logging.getLogger(UVICORN_LOGGER_NAME)
+def _install_forwarder(
+    logger: logging.Logger, get_logger: Callable[[], logging.Logger], level: int
+) -> _Forwarder:
     with _logging_lock():
         present = _forwarders(logger)
         before = present[0].before if present else _LoggerState(logger.level, logger.propagate)
-        forwarder = _Forwarder(get_logger, level, before)
+        forwarder = _Forwarder(logger, get_logger, level, before)
         logger.addHandler(forwarder)
         logger.propagate = False
         logger.setLevel(_lowest_level([*present, forwarder]))
@@ -399,7 +424,7 @@ def _install_forwarder(get_logger: Callable[[], logging.Logger], level: int) -> 
 
 
 def _remove_forwarder(forwarder: _Forwarder) -> None:
-    logger = logging.getLogger(UVICORN_LOGGER_NAME)
+    logger = forwarder.origin
     with _logging_lock():
         logger.removeHandler(forwarder)
         remaining = _forwarders(logger)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import time
@@ -166,6 +167,23 @@ def test_eviction_while_redis_is_silent_reaches_the_other_worker(wary_team: Team
     eventually(lambda: wary_team.one.log.count(" is back") == begun + 1)
 
 
+@pytest.mark.parametrize("kind", ["cachelib", "files"])
+def test_eviction_is_seen_within_the_bound_in_stores_without_a_channel(
+    workers: Workers, fickle_redis: FickleRedis, tmp_path: Path, kind: str
+) -> None:
+    """A worker asks any store after ``local_seconds`` whether what it remembers still stands."""
+    store = f"{kind}:{tmp_path / 'cache' if kind == 'files' else fickle_redis.port}"
+    one, other = (workers.start(store=store, cache={"local_seconds": 0.5}) for _ in range(2))
+    for number, path in enumerate(("/clear", "/evict?tags=page:{}", "/evict?path=/pages/{}")):
+        gone = f"gone-{number}"
+        old = one.get(f"/pages/{gone}")
+        time.sleep(0.1)
+        assert other.get(f"/pages/{gone}") == old
+        one.get(path.format(gone))
+        assert is_new(one, f"/pages/{gone}", old)
+        eventually(partial(is_new, other, f"/pages/{gone}", old), 0.5 + NOISE)
+
+
 def test_clearing_in_one_of_two_workers_of_run_server_is_seen_in_the_other(
     workers: Workers, fickle_redis: FickleRedis
 ) -> None:
@@ -318,6 +336,28 @@ def test_worker_killed_while_it_writes_a_file(workers: Workers, tmp_path: Path) 
     assert (len(body) > 39_000_000, pid) == (True, other.process.pid)
     assert other.get(f"/large/{name}?bytes=40000000") == body
     assert other.stats()["store_errors"] == 0
+
+
+# Ending
+
+
+@pytest.mark.parametrize("kind", ["redis", "cachelib"])
+def test_worker_ends_while_redis_is_silent(workers: Workers, fickle_redis: FickleRedis, kind: str) -> None:
+    """Neither an eviction that could not be told nor a call that hangs keeps it from stopping."""
+    store = fickle_redis.url if kind == "redis" else f"cachelib:{fickle_redis.port}"
+    worker = workers.start(store=store, cache={"store_deadline_seconds": 0.1})
+    worker.get("/pages/first")
+    fickle_redis.pause()
+    for number in range(5):
+        worker.get(f"/pages/page-{number}")
+    worker.get("/evict?tags=pages")
+    worker.get("/clear")
+    begun = time.monotonic()
+    assert worker.stop() == 0
+    assert time.monotonic() - begun < 1 + NOISE
+    # One line, in the form of all others, for the outage.
+    (line,) = [line for line in worker.log.splitlines() if "store" in line]
+    assert re.fullmatch(r"\[.+\] WARNING: The cache's store \S+ is away \(.+\): .+", line)
 
 
 # Clocks

@@ -29,20 +29,28 @@ from aeros import (
     ConfigurationError,
     Container,
     EntryFormatError,
+    Explanation,
     Gzip,
     InstancePathError,
     InvalidHeaderError,
     InvalidSettingError,
     InvalidVariableError,
+    JsonSerializer,
     LogFileError,
+    Memoized,
     MissingExtraError,
     Negotiated,
     PrivilegedPortError,
     ProviderError,
+    RedisStore,
+    Serializer,
     ServerSettings,
     StartupError,
+    TypedSerializer,
+    UncacheableArgumentError,
     UnknownOptionError,
     UnknownVariableError,
+    UnserializableError,
     WebServer,
     Zstd,
 )
@@ -444,3 +452,75 @@ def report_error(error: AerosError) -> None:
             pass
         case _:
             raise error
+
+
+# The cache: views and functions keep their parameters and results.
+
+books = WebServer(__name__, cache=Cache(RedisStore.from_url("redis://localhost"), local_seconds=2))
+shelf = WebServer(__name__, cache=RedisStore.from_url("valkey://localhost/1", prefix="shelf"))
+
+
+@books.route("/books/<int:number>")
+@books.cache(
+    timeout=timedelta(minutes=5),
+    vary=["Accept-Language"],
+    cookies="theme",
+    key=lambda: "tenant",
+    query_include=("page", "sort_*"),
+    tags=lambda number: ["books", f"book:{number}"],
+    statuses={404: 10, 301: timedelta(days=1)},
+    stale_while_revalidate=60,
+    stale_if_error=timedelta(hours=1),
+    authorized=True,
+)
+async def book(number: int) -> dict[str, str]:
+    return {"number": str(number)}
+
+
+@books.route("/books/<int:number>", methods=["PUT"])
+@books.invalidates(tags=lambda number: f"book:{number}", paths="/books")
+async def rename(number: int) -> dict[str, str]:
+    return {}
+
+
+@books.memoize(timeout=60, tags="rates", ignored=["trace"])
+async def rate(base: str, target: str = "EUR", *, trace: bool = False) -> float:
+    return 1.0
+
+
+@books.memoize(serializer=TypedSerializer(list[int]), key=lambda number: f"of {number}")
+async def divisors(number: int) -> list[int]:
+    return [number]
+
+
+@books.memoize(serializer=TypedSerializer(int | None))
+async def answer() -> int | None:
+    return None
+
+
+async def uses_the_cache() -> None:
+    assert_type(await book(1), dict[str, str])
+    assert_type(await rename(1), dict[str, str])
+    assert_type(await rate("USD", target="GBP"), float)
+    assert_type(await rate.evict("USD"), int | None)
+    assert_type(await rate.evict_all(), int | None)
+    assert_type(await divisors(6), list[int])
+    assert_type(await answer(), int | None)
+    assert_type(await books.evict(tags=["a", "b"], path="/books"), int | None)
+    assert_type(await books.evict(everything=True), int | None)
+    assert_type(books.clear_cache(tags="a"), int | None)
+    explained = await books.cache_explain("GET", "/books/1", {"Accept-Language": "de"})
+    assert_type(explained, Explanation)
+    assert_type(explained.tags, tuple[str, ...])
+    assert_type(explained.cure, str | None)
+    plain: Serializer[dict[str, int]] = JsonSerializer()
+    assert_type(plain.name, str)
+    await takes_a_memoized(divisors)
+
+
+async def takes_a_memoized(function: Memoized[[int], list[int]]) -> None:
+    assert_type(await function(6), list[int])
+
+
+def is_about_values(error: UnserializableError | UncacheableArgumentError) -> str:
+    return error.problem

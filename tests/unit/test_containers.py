@@ -26,7 +26,7 @@ from aeros import (
     ServerSettings,
     WebServer,
 )
-from aeros.caching.stores import CachelibStore
+from aeros.caching.stores.cachelib import CachelibStore
 from aeros.compression import Base
 from aeros.containers import as_compressor, check_container, replace_provider, resolved, using_settings
 from aeros.serving.server import Server

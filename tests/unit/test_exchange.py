@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -41,6 +42,15 @@ def test_an_exchange_is_found_in_the_scope_that_it_was_attached_to() -> None:
     attach_exchange(first, exchange)
     assert exchange_of(first) is exchange
     assert exchange_of(second) is None
+
+
+def test_a_copy_of_the_scope_has_the_same_exchange() -> None:
+    """Middleware that hands a copy on handles the same request."""
+    scope: Scope = {}
+    exchange = Exchange()
+    attach_exchange(scope, exchange)
+    for copied in (dict(scope), copy.copy(scope), copy.deepcopy(scope)):
+        assert exchange_of(copied) is exchange
 
 
 def test_a_foreign_object_under_the_same_name_is_no_exchange() -> None:

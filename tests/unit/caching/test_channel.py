@@ -188,6 +188,29 @@ async def test_why_nobody_is_heard_is_told_to_those_who_look_for_it(
     assert "the hub is not reached" in caplog.text
 
 
+class Silent(HubStore):
+    """A store that says once that it listens, and then nothing, not even that it does not any more."""
+
+    async def listen(
+        self,
+        heard: Callable[[], None],
+        evicted: Callable[[Sequence[str] | None], None],
+        interval_seconds: float,
+        sender: str = "",
+    ) -> None:
+        """Hears once."""
+        heard()
+        await asyncio.Event().wait()
+
+
+async def test_a_subscription_counts_no_longer_than_memory_is_trusted() -> None:
+    """Whatever the store promises about its connection."""
+    async with listening(Silent(Hub()), local_seconds=0.3) as ears:
+        assert await ears.hears() == 1
+        await until(lambda: ears.channel.epoch == 0)
+        assert ears.open() == 0
+
+
 class Brief(HubStore):
     """A store whose subscription ends without an error."""
 

@@ -417,6 +417,20 @@ async def test_a_hung_view_holds_nobody_up_who_comes_later(time: Time) -> None:
     assert await body_of(cache) == b"late"
 
 
+async def test_those_who_are_turned_back_look_again_first() -> None:
+    """Somebody else may have stored something meanwhile; then nobody leads."""
+    cache = Cache()
+    leader = await opened(cache)
+    followers = [boarding(cache) for _ in range(3)]
+    await turns()
+    await cache.evict(None)
+    offer(await opened(cache, update=True), b"new")
+    offer(leader, b"old")
+    for found in await asyncio.gather(*followers):
+        assert found.hit is not None
+        assert (found.hit.body, found.status.hit) == (b"new", True)
+
+
 async def test_a_leader_that_leaves_lets_the_others_go() -> None:
     """Its view had begun: they run it themselves, at once."""
     cache = Cache()

@@ -369,6 +369,34 @@ async def test_a_view_that_began_before_an_eviction_that_nobody_heard_stores_not
         assert await one.body() is None
 
 
+async def test_what_another_request_has_kept_is_used_where_the_store_is_asked_in_vain() -> None:
+    """It went away just then, or has not been told of the entry yet."""
+    async with processes(1) as (_, _, (one,)):
+
+        async def keep_and_cut() -> None:
+            one.store.before.clear()
+            offer(await opened(one.cache, update=True, tags="a"), b"new")
+            one.store.is_cut = True
+
+        one.store.before["read"] = keep_and_cut
+        assert await one.body() == b"new"
+
+
+async def test_what_another_request_has_kept_is_not_used_once_it_was_evicted_elsewhere() -> None:
+    """The store knows better: its answer has another stamp."""
+    async with processes() as (_, _, (one, other)):
+        one.hears_nothing()
+
+        async def keep_and_evict() -> None:
+            one.store.before.clear()
+            offer(await opened(one.cache, update=True, tags="a"), b"old")
+            await one.cache.settle()
+            await other.cache.evict(TAG)
+
+        one.store.before["read"] = keep_and_evict
+        assert await one.body() is None
+
+
 async def test_an_older_entry_does_not_take_the_place_of_a_newer_one() -> None:
     """The store's answer was on its way while this process has stored something newer."""
     async with processes() as (_, clock, (one, other)):
@@ -515,9 +543,12 @@ async def test_responses_are_kept_in_memory_while_the_store_is_away() -> None:
     """For as long as memory is trusted; they are not taken for those of the store when it is back."""
     async with processes() as (_, clock, (one, other)):
         one.store.is_cut = True
-        await one.stores(b"own")
-        assert await one.body() == b"own"
+        transaction = await opened(one.cache, tags="a")
         one.store.is_cut = False
+        offer(transaction, b"own")
+        await one.cache.settle()
+        assert await one.body() == b"own"
+        assert one.store.told == []
         clock.now += 5.1
         assert await one.body() is None
         assert await other.body() is None

@@ -15,6 +15,7 @@ from aeros.caching.marks import (
     function_mark,
     path_mark,
     path_marks,
+    shared_mark,
     tag_marks,
     tag_names,
 )
@@ -122,13 +123,14 @@ def test_the_same_name_gives_the_same_mark_and_another_gives_another(one: str, o
     """Whatever is in them."""
     assert (tag_marks(one) == tag_marks(other)) == (one == other)
     assert (function_mark(one) == function_mark(other)) == (one == other)
+    assert (shared_mark(one) == shared_mark(other)) == (one == other)
 
 
 @pytest.mark.parametrize("name", ["/a", "path:/a", "", "x" * 10_000])
 def test_marks_of_different_kinds_never_meet(name: str) -> None:
     """A tag that is called like a path evicts no path; all have one length."""
     key = name.encode()
-    marks = [function_mark(name), call_mark(key), family_mark(key), *marks_of(name)]
+    marks = [function_mark(name), call_mark(key), family_mark(key), shared_mark(name), *marks_of(name)]
     marks += tag_marks(name or ())
     assert all(one != other for one, other in combinations(marks, 2))
     assert {len(mark) for mark in marks} == {25}

@@ -547,6 +547,21 @@ async def test_codings_select_nothing_while_the_body_is_kept_as_it_is() -> None:
     assert await body_of(cache, gzip) == b"x"
 
 
+async def test_a_mark_stands_as_long_as_the_longest_response_under_it() -> None:
+    """One that came later and lives shorter does not take the others along."""
+    clock = Clock()
+    cache = Cache(clock=clock)
+    await stored(cache, b"de", language(b"de"), headers=[*VARY, (b"cache-control", b"max-age=100")])
+    clock.now += 10
+    await stored(cache, b"fr", language(b"fr"), headers=[*VARY, (b"cache-control", b"max-age=5")])
+    clock.now += 60
+    assert await body_of(cache, language(b"fr")) is None
+    assert await body_of(cache, language(b"de")) == b"de"
+    clock.now += 31
+    assert await body_of(cache, language(b"de")) is None
+    assert cache.stats().entries == 0
+
+
 async def test_a_response_that_varies_no_more_is_for_all() -> None:
     """The mark is replaced by it."""
     clock = Clock()

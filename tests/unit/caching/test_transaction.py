@@ -11,7 +11,7 @@ import pytest
 from aeros.caching.entry import StoredResponse
 from aeros.caching.keys import store_key
 from aeros.caching.levels import Sighting
-from aeros.caching.marks import family_mark, path_mark, tag_marks
+from aeros.caching.marks import family_mark, path_mark, shared_mark, tag_marks
 from aeros.caching.rules import CacheRules
 from aeros.caching.server import Cache
 from aeros.caching.transaction import CacheRequest, Terms, Transaction
@@ -99,6 +99,23 @@ def test_a_response_can_be_evicted_by_its_path_and_its_tags() -> None:
     assert request.tags == ("a", "b")
     assert request.marks == (path_mark("/a"), *tag_marks(["a", "b"]))
     assert request_of().marks == (path_mark("/a"),)
+
+
+def test_a_response_that_all_paths_share_can_be_evicted_by_its_text() -> None:
+    """By whichever path it was made, another one evicts it as well."""
+    rules = CacheRules(key_prefix="all")
+    one, other = request_of(scope_of("/a"), rules), request_of(scope_of("/b"), rules)
+    assert one.key == other.key
+    assert one.marks == (path_mark("/a"), shared_mark("all"))
+    assert set(one.marks) & set(other.marks) == {shared_mark("all")}
+
+
+def test_a_text_that_is_asked_for_at_each_request_is_asked_for_once() -> None:
+    """Or else the key and the mark of one request would differ."""
+    texts = iter(["first", "second"])
+    request = request_of(rules=CacheRules(key_prefix=lambda: next(texts)))
+    assert request.marks[1:] == (shared_mark("first"),)
+    assert next(texts) == "second"
 
 
 def test_tags_are_asked_for_only_where_they_are_needed() -> None:
@@ -374,6 +391,7 @@ async def test_a_transaction_does_not_need_a_cache() -> None:
         sighting=Sighting(None, 3, "stamp"),
         is_refreshing=True,
     )
+    assert transaction.is_refreshing
     offer(transaction, b"x")
     assert told == [
         ("admit", b"x", "stamp"),
