@@ -243,9 +243,10 @@ class Worker:
 
     def kill(self) -> None:
         """Ends it without a chance to tidy up, and whatever it has started."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(PATIENCE)
+        if self.process.returncode is None:  # else its number may be another one's by now
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(PATIENCE)
         if self._client is not None:
             self._client.close()
 

@@ -14,6 +14,7 @@ from aeros.http.cache_status import CacheStatus
 from tests.unit.caching.visits import (
     PATIENCE,
     RULES,
+    Clock,
     boarding,
     body_of,
     language,
@@ -398,6 +399,27 @@ async def test_a_refused_variant_says_nothing_about_the_others() -> None:
     offer(await opened(cache, language(b"fr")), headers=[(b"set-cookie", b"a=1")])
     assert not (await opened(cache, language(b"fr"))).is_leading
     assert (await opened(cache, language(b"es"))).is_leading
+
+
+async def test_a_variant_that_is_stored_after_all_ends_its_own_refusal() -> None:
+    """When it is over, one leads again."""
+    clock = Clock()
+    cache = Cache(clock=clock)
+    vary = (b"vary", b"accept-language")
+    await stored(cache, b"fr", language(b"fr"), headers=[vary])
+    offer(await opened(cache, language(b"de")), headers=[(b"set-cookie", b"a=1")])
+    offer(await opened(cache, language(b"de")), b"de", headers=[vary, (b"cache-control", b"max-age=5")])
+    clock.now += 6
+    assert (await opened(cache, language(b"de"))).is_leading
+
+
+async def test_a_variant_that_is_stored_ends_the_refusal_of_its_url() -> None:
+    """It was refused before it was known that there are variants."""
+    cache = Cache()
+    offer(await opened(cache, language(b"de")), headers=[(b"set-cookie", b"a=1")])
+    await stored(cache, b"de", language(b"de"), headers=[(b"vary", b"accept-language")])
+    cache.clear()
+    assert (await opened(cache, language(b"de"))).is_leading
 
 
 async def test_a_hung_view_holds_nobody_up_who_comes_later(time: Time) -> None:

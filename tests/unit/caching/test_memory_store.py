@@ -308,6 +308,18 @@ def test_a_mark_that_is_evicted_again_is_remembered_as_the_latest() -> None:
     assert memory.set(b"a", entry(b"a"), checked_at=0.0, marks=("m1",), since=start) == "evicted"
 
 
+def test_a_mark_that_was_evicted_again_is_not_the_first_to_be_forgotten() -> None:
+    """Else all that began before its latest eviction would count as evicted."""
+    memory = MemoryStore(10**6)
+    for number in range(10_000):
+        memory.evict([f"m{number}"])
+    start = memory.moment
+    memory.evict(["m0"])
+    memory.evict(["one more"])
+    assert memory.set(b"a", entry(b"a"), checked_at=0.0, marks=("other",), since=start) is None
+    assert memory.set(b"a", entry(b"a"), checked_at=0.0, marks=("m0",), since=start) == "evicted"
+
+
 def test_clearing_begins_the_log_anew() -> None:
     """There is nothing left to remember but that everything went."""
     memory = MemoryStore(10**6)
