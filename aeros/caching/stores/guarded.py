@@ -157,8 +157,6 @@ class GuardedStore:
             # Calls that were under way when the outage began do not lengthen the pause.
             if circuit.failures == self.FAILURES_TO_OPEN:
                 circuit.closed_until = self._clock() + circuit.pause
-        if self._is_open(self._whole):
-            self._kinds.clear()  # it is about all of them now
         if not was_away and self._is_away():
             _logger().warning(
                 "The cache's store %r is away (%s): responses are made without it", self.store, _told(error)
@@ -166,6 +164,7 @@ class GuardedStore:
 
     def _answered(self, kind: str) -> None:
         was_away = self._is_away()
+        # What failed by its own kind is tried by itself: that a change was taken says nothing of reading.
         self._whole = self._new_circuit()
         self._kinds.pop(kind, None)
         if was_away and not self._is_away():

@@ -318,6 +318,22 @@ async def test_an_outage_is_logged_once_when_it_begins_and_once_when_it_ends(
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
 
 
+async def test_a_store_that_takes_changes_but_can_not_be_read_is_not_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Only a read tells that reading works again."""
+    shelf = Shelf()
+    store, clock = guarded(shelf)
+    for _ in range(3):
+        await broken(shelf, store)
+        clock.now += GuardedStore.LONGEST_PAUSE_SECONDS
+        shelf.error = None
+        await store.write("a", b"1", 60)
+    assert [message.split(" (")[0] for message in caplog.messages] == ["The cache's store Shelf is away"]
+    await store.read("a", [])
+    assert caplog.messages[1:] == ["The cache's store Shelf is back"]
+
+
 async def test_a_few_failures_are_no_outage_to_log(caplog: pytest.LogCaptureFixture) -> None:
     """They are counted, and nothing more."""
     shelf = Shelf()
