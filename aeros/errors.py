@@ -17,6 +17,11 @@
     │   │   └── PrivilegedPortError
     │   └── InstancePathError        an application that a worker process could not import
     ├── StartupError                 the server did not start (also a SystemExit: one line, status 1)
+    ├── InjectionError               what inject() can not do
+    │   ├── UnknownProviderError     a provider that the application's container does not have
+    │   ├── NotInjectedError         a function that was called by hand, without its values
+    │   ├── ResourceError            a resource that did not open
+    │   └── RequestScopeError        a value of a request, asked for where there is none
     ├── EntryFormatError             stored bytes that are not an intact entry of this version
     ├── UnserializableError          a value that its serializer would not bring back as it is
     └── UncacheableArgumentError     an argument of which no cache key can be made
@@ -235,6 +240,87 @@ class StartupError(AerosError, SystemExit):
 
     def __str__(self) -> str:
         return str(self.code)
+
+
+class InjectionError(AerosError):
+    """Something can not be injected."""
+
+
+class UnknownProviderError(InjectionError, ConfigurationError):
+    """A parameter names a provider that the application's container does not have.
+
+    Attributes:
+        setting: The function and its parameter.
+        provider: The provider, as text.
+    """
+
+    def __init__(self, where: str, provider: str) -> None:
+        self.provider = provider
+        super().__init__(
+            where,
+            f"the application's container does not have {provider}",
+            "name a provider of its class, e.g. inject(AppContainer.users), and give the application"
+            " that container: WebServer(..., container=AppContainer())",
+        )
+
+
+class NotInjectedError(InjectionError, AttributeError, TypeError):
+    """A value was used that nobody has injected: its function was called by hand.
+
+    Attributes:
+        provider: The provider, as text.
+        use: What was to be done with the value.
+    """
+
+    def __init__(self, provider: str, use: str) -> None:
+        self.provider = provider
+        self.use = use
+        super().__init__(provider, use)
+
+    def __str__(self) -> str:
+        return one_line(
+            f"{self.use} of inject({self.provider}): the application injects a value when it calls the"
+            " function; where you call it yourself, pass the argument"
+        )
+
+
+class ResourceError(InjectionError, RuntimeError):
+    """A resource of the container did not open, so the application does not start.
+
+    ``__cause__`` is the error itself.
+
+    Attributes:
+        provider: The provider's name in the container.
+        problem: What it raised.
+    """
+
+    def __init__(self, provider: str, problem: str) -> None:
+        self.provider = provider
+        self.problem = problem
+        super().__init__(provider, problem)
+
+    def __str__(self) -> str:
+        return one_line(f"the resource {self.provider!r} did not open: {self.problem}")
+
+
+class RequestScopeError(InjectionError, RuntimeError):
+    """A value that lives as long as one request was asked for where there is none.
+
+    Attributes:
+        provider: Its factory's name.
+        problem: What is wrong.
+    """
+
+    def __init__(self, provider: str, problem: str) -> None:
+        self.provider = provider
+        self.problem = problem
+        super().__init__(provider, problem)
+
+    def __str__(self) -> str:
+        return one_line(
+            f"RequestScoped({self.provider}) is {self.problem}; inject it in a view or a hook, or open a"
+            " scope for a job or a test: async with app.request_scope()"
+        )
 
 
 class EntryFormatError(AerosError):

@@ -1,0 +1,354 @@
+"""Values that live as long as one request: opened at first use, closed after the response.
+
+>>> async def open_session(factory: SessionFactory) -> AsyncGenerator[Session]:
+...     async with factory() as session:
+...         yield session
+>>> class AppContainer(Container):
+...     session = RequestScoped(open_session, factory)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+)
+from contextvars import ContextVar, Token
+from inspect import isasyncgenfunction, isawaitable, iscoroutine, iscoroutinefunction, isgeneratorfunction
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast, overload
+
+from dependency_injector import providers
+
+from aeros.errors import InvalidSettingError, RequestScopeError
+from aeros.injection.graph import as_provider, overriding, related
+
+T = TypeVar("T")
+
+if TYPE_CHECKING:
+    from aeros.injection.graph import AnyProvider
+
+Leave: TypeAlias = Callable[
+    [type[BaseException] | None, BaseException | None, TracebackType | None], Awaitable[object] | object
+]
+
+_current: Final[ContextVar[RequestScope | None]] = ContextVar("aeros.request_scope", default=None)
+
+
+class RequestScoped(providers.Provider[T]):
+    """A provider whose value is opened once per request, and closed when the request is over.
+
+    Whoever asks for it in one request gets the same value: the view, hooks, other providers. It is
+    closed after the response (after the last chunk of a stream), the last one opened first, and told
+    of the error if there was one.
+
+    Args:
+        factory: An async or sync generator function with one ``yield``, or what returns an async or
+            sync context manager; it may be an async function.
+        args: Its positional arguments; providers among them are called for their values.
+        kwargs: Its keyword arguments, likewise.
+
+    Raises:
+        InvalidSettingError: ``factory`` can not be called.
+    """
+
+    # Context managers come first: an open file is one, and iterates over its lines as well.
+    @overload
+    def __init__(
+        self, factory: Callable[..., AbstractAsyncContextManager[T, Any]], *args: object, **kwargs: object
+    ) -> None: ...
+    @overload
+    def __init__(
+        self, factory: Callable[..., AbstractContextManager[T, Any]], *args: object, **kwargs: object
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        factory: Callable[..., Coroutine[Any, Any, AbstractAsyncContextManager[T, Any]]],
+        *args: object,
+        **kwargs: object,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        factory: Callable[..., Coroutine[Any, Any, AbstractContextManager[T, Any]]],
+        *args: object,
+        **kwargs: object,
+    ) -> None: ...
+    @overload
+    def __init__(self, factory: Callable[..., AsyncIterator[T]], *args: object, **kwargs: object) -> None: ...
+    @overload
+    def __init__(self, factory: Callable[..., Iterator[T]], *args: object, **kwargs: object) -> None: ...
+    def __init__(self, factory: Callable[..., Any], *args: object, **kwargs: object) -> None:
+        super().__init__()
+        if not callable(factory):
+            raise InvalidSettingError("RequestScoped()", factory, "a generator function or a context manager")
+        self.factory: Callable[..., object] = factory
+        self.args: tuple[object, ...] = args
+        self.kwargs: Mapping[str, object] = kwargs
+        # dependency-injector turns every later answer of a provider that once gave an awaitable
+        # into one; a session that is open already is to be had without.
+        self.disable_async_mode()
+
+    def __deepcopy__(self, memo: dict[Any, Any] | None) -> RequestScoped[T]:
+        memo = {} if memo is None else memo
+        known = cast("RequestScoped[T] | None", memo.get(id(self)))
+        if known is not None:
+            return known
+        args = cast("tuple[object, ...]", providers.deepcopy(self.args, memo))
+        kwargs = cast("dict[str, object]", providers.deepcopy(dict(self.kwargs), memo))
+        copied = cast("RequestScoped[T]", type(self)(cast(Any, self.factory), *args, **kwargs))
+        memo[id(self)] = copied
+        self._copy_overridings(copied, memo)  # pyright: ignore[reportUnknownMemberType]  # its stub
+        return copied
+
+    @property
+    def dependencies(self) -> list[AnyProvider]:
+        """The providers among its arguments."""
+        return [
+            value for value in (*self.args, *self.kwargs.values()) if isinstance(value, providers.Provider)
+        ]
+
+    @property
+    def related(self) -> Iterator[AnyProvider]:
+        """All providers that it refers to, as dependency-injector walks them."""
+        yield from self.dependencies
+        yield from super().related  # pyright: ignore[reportUnknownMemberType]  # its stub
+
+    def _provide(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> T:
+        if args or kwargs:
+            raise TypeError("a RequestScoped provider takes its arguments in the container")
+        scope = current_request_scope()
+        if scope is None:
+            raise RequestScopeError(self.name, "asked for outside of a request")
+        return scope.value_of(self)
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        return getattr(self.factory, "__qualname__", None) or repr(self.factory)
+
+    def __str__(self) -> str:
+        return f"<aeros.containers.RequestScoped({self.name})>"
+
+
+class RequestScope:
+    """What is open in one request."""
+
+    __slots__ = ("_is_closed", "_leaving", "_opening", "_values", "error")
+
+    def __init__(self) -> None:
+        self._values: dict[AnyProvider, object] = {}
+        self._opening: dict[AnyProvider, asyncio.Future[None]] = {}
+        self._leaving: list[tuple[str, Leave]] = []
+        self._is_closed = False
+        self.error: BaseException | None = None
+
+    def value_of(self, provider: RequestScoped[T]) -> T:
+        """Returns the value of a provider; one whose context manager is not async is opened if need be.
+
+        Raises:
+            RequestScopeError: It has to be opened with ``await`` first, or the request is over.
+        """
+        if provider in self._values:
+            return cast(T, self._values[provider])
+        self._check_open(provider.name)
+        if isasyncgenfunction(provider.factory) or iscoroutinefunction(provider.factory):
+            raise _is_async(provider)
+        args = [_called(value, provider) for value in provider.args]
+        kwargs = {name: _called(value, provider) for name, value in provider.kwargs.items()}
+        manager = _manager_of(provider, args, kwargs)
+        if not isinstance(manager, AbstractContextManager) or isinstance(
+            manager, AbstractAsyncContextManager
+        ):
+            if iscoroutine(manager):
+                manager.close()  # nobody will await it
+            raise _is_async(provider)
+        return self._enter_sync(provider, cast("AbstractContextManager[T, Any]", manager))
+
+    async def open(self, provider: RequestScoped[T]) -> T:
+        """Returns the value of a provider, opened if this is its first use in this request."""
+        while provider not in self._values:
+            opening = self._opening.get(provider)
+            if opening is not None:
+                # Another task of this request opens it. If that fails, this one tries.
+                await asyncio.shield(opening)
+                continue
+            self._check_open(provider.name)
+            opening = self._opening[provider] = asyncio.get_running_loop().create_future()
+            try:
+                await self._open(provider)
+            finally:
+                del self._opening[provider]
+                opening.set_result(None)
+        return cast(T, self._values[provider])
+
+    async def close(self) -> None:
+        """Closes all that is open, the last first, and tells each of the request's error.
+
+        What can not be closed is logged: the response is out, and the others are closed all the same.
+        """
+        self._is_closed = True
+        error, cancelled = self.error, None
+        while self._leaving:
+            name, leave = self._leaving.pop()
+            try:
+                left = leave(type(error) if error else None, error, error.__traceback__ if error else None)
+                if isawaitable(left):
+                    await left
+            except asyncio.CancelledError as cancellation:
+                cancelled = None if cancellation is error else cancellation
+            except BaseException as failure:
+                if failure is not error:
+                    logging.getLogger("aeros.injection").exception("%s could not be closed", name)
+        self._values.clear()
+        if cancelled is not None:
+            raise cancelled
+
+    def _check_open(self, name: str) -> None:
+        if self._is_closed:
+            raise RequestScopeError(name, "asked for after its request was over")
+
+    async def _open(self, provider: RequestScoped[T]) -> None:
+        args = [await provided(value) for value in provider.args]
+        kwargs = {name: await provided(value) for name, value in provider.kwargs.items()}
+        if provider in self._values:
+            return  # somebody asked for it meanwhile, without waiting
+        self._check_open(provider.name)
+        manager = _manager_of(provider, args, kwargs)
+        # Libraries have context managers that can be awaited instead: each in its own way.
+        if isawaitable(manager) and not isinstance(
+            manager, AbstractAsyncContextManager | AbstractContextManager
+        ):
+            manager = await manager
+        if isinstance(manager, AbstractAsyncContextManager):
+            entered = cast("AbstractAsyncContextManager[T, Any]", manager)
+            value = await entered.__aenter__()
+            self._leaving.append((provider.name, entered.__aexit__))
+            self._values[provider] = value
+        elif isinstance(manager, AbstractContextManager):
+            self._enter_sync(provider, cast("AbstractContextManager[T, Any]", manager))
+        else:
+            raise InvalidSettingError(
+                f"RequestScoped({provider.name})",
+                manager,
+                "a factory that is a generator function or returns a context manager",
+            )
+        if self._is_closed:
+            # The request has ended meanwhile, so nobody else will close it.
+            await self.close()
+            self._check_open(provider.name)
+
+    def _enter_sync(self, provider: RequestScoped[T], manager: AbstractContextManager[T, Any]) -> T:
+        value = manager.__enter__()
+        self._values[provider] = value
+        self._leaving.append((provider.name, manager.__exit__))
+        return value
+
+
+def current_request_scope() -> RequestScope | None:
+    """Returns what is open in the current request; None outside of one."""
+    return _current.get()
+
+
+def set_current(scope: RequestScope) -> Token[RequestScope | None]:
+    """Makes ``scope`` the current one, until ``leave()`` is called with what is returned."""
+    return _current.set(scope)
+
+
+def leave(token: Token[RequestScope | None]) -> None:
+    """Makes the scope before the current one."""
+    _current.reset(token)
+
+
+async def provided(value: object) -> object:
+    """Returns what a provider gives, whatever it has to be opened or awaited for; other values as they are.
+
+    What is request-scoped in the way of the provider is opened first, so that the provider itself
+    can be called without waiting.
+    """
+    provider = as_provider(value)
+    if provider is None:
+        return value
+    for scoped in scoped_in(provider):
+        await opened(scoped)
+    return await awaited(provider())
+
+
+async def awaited(result: object) -> object:
+    """Returns what dependency-injector promises where it has to wait; any other value as it is.
+
+    It waits for futures and coroutines wherever it passes them on. Its own note of whether a
+    provider is async does not tell: it is taken at the first call, which an override may have
+    answered.
+    """
+    return await result if asyncio.isfuture(result) or iscoroutine(result) else result
+
+
+async def opened(provider: RequestScoped[T]) -> T:
+    """Returns the value of a request-scoped provider in the current request.
+
+    Raises:
+        RequestScopeError: There is no request.
+    """
+    scope = current_request_scope()
+    if scope is None:
+        raise RequestScopeError(provider.name, "asked for outside of a request")
+    return await scope.open(provider)
+
+
+def scoped_in(provider: AnyProvider) -> Iterator[RequestScoped[Any]]:
+    """Yields the request-scoped providers that a call of ``provider`` needs, as overridden now."""
+    seen: set[int] = set()
+
+    def walk(item: AnyProvider) -> Iterator[RequestScoped[Any]]:
+        if id(item) in seen:
+            return
+        seen.add(id(item))
+        instead = overriding(item)
+        if instead is not None:
+            yield from walk(instead)
+        elif isinstance(item, RequestScoped):
+            yield item  # which opens what it needs itself
+        elif isinstance(item, providers.Selector):
+            # Only the chosen branch is called.
+            chosen = None if item.selector is None else cast(object, item.selector())
+            branch = item.providers.get(str(chosen))
+            if branch is not None:
+                yield from walk(branch)
+        elif not isinstance(item, providers.Delegate):
+            for other in related(item):
+                yield from walk(other)
+
+    return walk(provider)
+
+
+def _manager_of(provider: RequestScoped[Any], args: list[object], kwargs: Mapping[str, object]) -> object:
+    factory = provider.factory
+    if isasyncgenfunction(factory):
+        factory = asynccontextmanager(factory)
+    elif isgeneratorfunction(factory):
+        factory = contextmanager(factory)
+    return factory(*args, **kwargs)
+
+
+def _called(value: object, wanted: RequestScoped[Any]) -> object:
+    provider = as_provider(value)
+    result: object = value if provider is None else provider()
+    if iscoroutine(result):
+        result.close()  # nobody will await it
+        raise _is_async(wanted)
+    if asyncio.isfuture(result):
+        if not result.done():
+            raise _is_async(wanted)
+        return cast(object, result.result())
+    return result
+
+
+def _is_async(provider: RequestScoped[Any]) -> RequestScopeError:
+    return RequestScopeError(provider.name, "opened with await, and asked for without")

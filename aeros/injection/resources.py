@@ -1,0 +1,114 @@
+"""The container's resources: opened when serving begins, closed when it ends, in each worker."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, cast
+
+from dependency_injector import containers, providers
+
+from aeros.errors import ResourceError
+from aeros.injection.graph import overriding, related
+from aeros.injection.request_scope import awaited
+
+if TYPE_CHECKING:
+    from aeros.injection.graph import AnyProvider
+
+
+class Resources:
+    """Opens the ``providers.Resource`` of a container in the order in which they need each other.
+
+    One that was opened by somebody else is left alone. In place of one that is overridden stands
+    what overrides it.
+
+    Args:
+        container: The container.
+    """
+
+    __slots__ = ("_container", "_opened")
+
+    def __init__(self, container: containers.Container) -> None:
+        self._container = container
+        self._opened: list[tuple[str, providers.BaseResource[Any]]] = []
+
+    async def open(self) -> None:
+        """Opens them all, or none.
+
+        Raises:
+            ResourceError: One did not open; those before it are closed again.
+        """
+        for name, provider in self._in_order():
+            if provider.initialized:
+                continue
+            try:
+                value: object = provider.init()
+                if isawaitable(value):
+                    await value
+            except Exception as error:
+                await self.close()
+                raise ResourceError(name, repr(error)) from error
+            self._opened.append((name, provider))
+
+    async def close(self) -> None:
+        """Closes what was opened here, the last first; what can not be closed is logged."""
+        while self._opened:
+            name, provider = self._opened.pop()
+            try:
+                left = cast(object, provider.shutdown())  # pyright: ignore[reportUnknownMemberType]  # its stub
+                if isawaitable(left):
+                    await left
+            except Exception:
+                logging.getLogger("aeros.injection").exception("The resource %r was not closed", name)
+
+    async def check(self) -> dict[str, str | None]:
+        """Asks each open resource that has a method ``ping()``; returns what is wrong, by name."""
+        problems: dict[str, str | None] = {}
+        for name, provider in self._in_order():
+            if not provider.initialized:
+                continue
+            try:
+                value = await awaited(provider())
+                ping = getattr(value, "ping", None)
+                if not callable(ping):
+                    continue
+                answer = ping()
+                if isawaitable(answer):
+                    await answer
+                problems[name] = None
+            except Exception as error:  # noqa: BLE001 - whatever it raises is what is wrong
+                problems[name] = repr(error)
+        return problems
+
+    def _in_order(self) -> Iterator[tuple[str, providers.BaseResource[Any]]]:
+        named = list(named_providers(self._container))
+        names = {id(provider): name for name, provider in named}
+        seen: set[int] = set()
+        for _, provider in named:
+            for resource in _needed_first(provider, seen):
+                yield names.get(id(resource), str(resource)), resource
+
+
+def named_providers(container: containers.Container, prefix: str = "") -> Iterator[tuple[str, AnyProvider]]:
+    """Yields the providers of a container and of those within it, with their dotted names."""
+    found = cast("Mapping[str, AnyProvider]", container.providers)
+    for name, provider in found.items():
+        if isinstance(provider, providers.Container):
+            yield from named_providers(cast(containers.Container, provider.container), f"{prefix}{name}.")
+        else:
+            yield prefix + name, provider
+
+
+def _needed_first(provider: AnyProvider, seen: set[int]) -> Iterator[providers.BaseResource[Any]]:
+    if id(provider) in seen:
+        return
+    seen.add(id(provider))
+    instead = overriding(provider)
+    if instead is not None:
+        yield from _needed_first(instead, seen)
+        return
+    for other in related(provider):
+        yield from _needed_first(other, seen)
+    if isinstance(provider, providers.BaseResource):
+        yield provider
