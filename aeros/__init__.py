@@ -1,5 +1,6 @@
 """aeros: one class to serve Quart applications, with caching, compression and injection."""
 
+from aeros.caching.client import CacheControl
 from aeros.caching.explain import Explanation
 from aeros.caching.memoize import Memoized
 from aeros.caching.serializers import JsonSerializer, Serializer, TypedSerializer
@@ -14,20 +15,26 @@ from aeros.errors import (
     BindError,
     ConfigurationError,
     EntryFormatError,
+    InjectionError,
     InstancePathError,
     InvalidHeaderError,
     InvalidSettingError,
     InvalidVariableError,
     LogFileError,
     MissingExtraError,
+    NotInjectedError,
     PrivilegedPortError,
     ProviderError,
+    RequestScopeError,
+    ResourceError,
     StartupError,
     UncacheableArgumentError,
     UnknownOptionError,
+    UnknownProviderError,
     UnknownVariableError,
     UnserializableError,
 )
+from aeros.injection import inject
 from aeros.settings import ServerSettings
 from aeros.webserver import WebServer
 
@@ -37,12 +44,14 @@ __all__ = [
     "BindError",
     "Br",
     "Cache",
+    "CacheControl",
     "CacheStats",
     "ConfigurationError",
     "Container",
     "EntryFormatError",
     "Explanation",
     "Gzip",
+    "InjectionError",
     "InstancePathError",
     "InvalidHeaderError",
     "InvalidSettingError",
@@ -52,17 +61,22 @@ __all__ = [
     "Memoized",
     "MissingExtraError",
     "Negotiated",
+    "NotInjectedError",
     "PrivilegedPortError",
     "ProviderError",
     "RedisStore",
+    "RequestScopeError",
+    "ResourceError",
     "Serializer",
     "ServerSettings",
     "StartupError",
     "TypedSerializer",
     "UncacheableArgumentError",
     "UnknownOptionError",
+    "UnknownProviderError",
     "UnknownVariableError",
     "UnserializableError",
     "WebServer",
     "Zstd",
+    "inject",
 ]

@@ -24,6 +24,8 @@ from dependency_injector import containers, providers
 from aeros.caching.server import Cache
 from aeros.compression import Base, Negotiated
 from aeros.errors import ProviderError, misspelt_name
+from aeros.injection import RequestScoped
+from aeros.injection.instance import ContainerInstance
 from aeros.serving.log import ConsoleStyle, build_logger
 from aeros.serving.runner import AnyServer
 from aeros.serving.server import Server
@@ -59,6 +61,8 @@ class Container(containers.DeclarativeContainer):
         compressor: Compresses responses; a provider of None switches compression off.
         server: Makes the server for a ``uvicorn.Config``.
     """
+
+    instance_type = ContainerInstance
 
     if TYPE_CHECKING:
         # dependency-injector's types take any name for a provider; so a misspelt one is an error.
@@ -222,3 +226,17 @@ def _is_mock(value: object) -> bool:
     # A mock made for a test says of itself what it stands for, if anything; isinstance() has
     # already believed it then. One without a specification stands for everything.
     return hasattr(value, "assert_called_with")
+
+
+__all__ = [
+    "Container",
+    "RequestScoped",
+    "as_compressor",
+    "check_container",
+    "configuration",
+    "configure",
+    "overridden",
+    "replace_provider",
+    "resolved",
+    "using_settings",
+]

@@ -35,8 +35,12 @@ class Representation(Protocol):
         """Returns the body in ``coding``, if it was made already."""
         ...
 
-    def add_variant(self, coding: str, content: bytes) -> None:
-        """Keeps ``content`` as the body in ``coding``, for the next response."""
+    def add_variant(self, coding: str, content: bytes, *, instead_of: str | None = None) -> None:
+        """Keeps ``content`` as the body in ``coding``, for the next response, instead of another."""
+        ...
+
+    def note_use(self, coding: str) -> int:
+        """Counts one response with the body in ``coding``; returns how many there were."""
         ...
 
 
@@ -89,6 +93,7 @@ class Exchange:
         is_claimed: Whether a cached view answers, or has answered, this request.
         session_used: Whether anything read or wrote the session.
         cookies_used: Whether anything read the cookies, on a route where that is noticed.
+        opted_out: Whether the response has said that it is not to be compressed.
         selecting_fields: Request fields that the response must name in ``Vary``.
         refresh: The right to replace a stale response, for a request made for that; the cache's own.
         slot: The admission slot that this request holds, if any.
@@ -99,6 +104,7 @@ class Exchange:
     is_claimed: bool = False
     session_used: bool = False
     cookies_used: bool = False
+    opted_out: bool = False
     selecting_fields: tuple[str, ...] = ()
     refresh: object = None
     slot: Releasable | None = None

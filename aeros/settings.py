@@ -66,6 +66,7 @@ class ServerSettings:
         global_headers: Fields that every response carries unless the view set them.
         log_format: ``"text"`` or ``"json"``.
         color: Whether the console is coloured; None: only on a terminal without ``NO_COLOR``.
+        etag: Whether responses that are no streams get an ``ETag``.
         uvicorn_options: Further options of ``uvicorn.Config``, by name.
         raw_global_headers: ``global_headers`` as ASGI carries them.
 
@@ -85,6 +86,7 @@ class ServerSettings:
     global_headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     log_format: LogFormat = "text"
     color: bool | None = None
+    etag: bool = False
     uvicorn_options: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
     raw_global_headers: RawHeaders = field(init=False, repr=False, compare=False)
 
@@ -365,6 +367,7 @@ _CHECKS: Final[Mapping[str, Callable[[str, object], object]]] = MappingProxyType
         "global_headers": check_headers,
         "log_format": _check_log_format,
         "color": _check_color,
+        "etag": _check_bool,
         "uvicorn_options": _check_options,
     }
 )

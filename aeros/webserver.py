@@ -20,12 +20,14 @@ from typing import (
     cast,
 )
 
+from flask.sansio.scaffold import Scaffold
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
+from quart import Blueprint
 from quart.ctx import RequestContext as QuartRequestContext
 from quart.globals import request_ctx
 from quart.typing import ASGIHTTPProtocol
 from quart.utils import MustReloadError, observe_changes, restart
-from quart.wrappers import Request
+from quart.wrappers import Request, Response
 
 from aeros.caching.application import CachingApplication
 from aeros.caching.server import Cache, as_cache
@@ -37,6 +39,7 @@ from aeros.caching.view import (
 )
 from aeros.compression import Base
 from aeros.compression.response import ResponseCoder
+from aeros.compression.static import StaticFiles
 from aeros.containers import (
     Container,
     as_compressor,
@@ -48,6 +51,7 @@ from aeros.containers import (
     using_settings,
 )
 from aeros.exchange import Exchange, attach_exchange, exchange_of
+from aeros.injection.application import InjectingApplication
 from aeros.outgoing import Outgoing
 from aeros.serving.connection import HTTPConnection
 from aeros.serving.context import RequestContext, notice_cookies, template_context
@@ -93,7 +97,7 @@ class RouteOptions(TypedDict, total=False):
     websocket: bool
 
 
-class WebServer(CachingApplication, Generic[ContainerT_co]):
+class WebServer(InjectingApplication, CachingApplication, Generic[ContainerT_co]):
     """A ``quart.Quart`` that runs itself on uvicorn, caches and compresses responses.
 
     What is not passed comes from the container: from ``container.config``, the ``AEROS_*``
@@ -118,6 +122,8 @@ class WebServer(CachingApplication, Generic[ContainerT_co]):
         instance_path: As for ``quart.Quart``.
         instance_relative_config: As for ``quart.Quart``.
         root_path: As for ``quart.Quart``.
+        etag: Whether responses that are no streams get an ``ETag``, so that a client which has one
+            already is answered with 304.
         container: The application's own container; None: a new ``Container``.
 
     Raises:
@@ -147,6 +153,7 @@ class WebServer(CachingApplication, Generic[ContainerT_co]):
         instance_relative_config: bool = False,
         root_path: str | None = None,
         *,
+        etag: bool | None = None,
         container: ContainerT_co | None = None,
     ) -> None:
         if container is None:
@@ -159,13 +166,16 @@ class WebServer(CachingApplication, Generic[ContainerT_co]):
             include_server_header=include_server_header,
             log_level=logging_level,
             global_headers=global_headers,
+            etag=etag,
         )
         configure(container, arguments)
         if cache is not None:
             replace_provider(container, "cache", as_cache(cache))
         if compression is not None:
             replace_provider(container, "compressor", as_compressor(compression))
+        self._inject_from(container)
         self._coder = ResponseCoder()
+        self._static = StaticFiles(self._coder)
         self._noticing: dict[type[Request], type[Request]] = {}
         self._admission = Admission()
         super().__init__(
@@ -335,13 +345,15 @@ class WebServer(CachingApplication, Generic[ContainerT_co]):
         exchange = Exchange()
         http_scope = cast("MutableMapping[str, Any]", scope)
         attach_exchange(http_scope, exchange)
+        settings = self._settings()
         outgoing = Outgoing(
             cast(Send, send),
             http_scope,
             exchange,
             coder=self._coder,
             compressor=cast(Base | None, resolved(self.container, "compressor")),
-            global_headers=self._settings().raw_global_headers,
+            global_headers=settings.raw_global_headers,
+            makes_etags=settings.etag,
         )
         try:
             await super().__call__(scope, receive, cast(ASGISendCallable, outgoing))
@@ -350,7 +362,29 @@ class WebServer(CachingApplication, Generic[ContainerT_co]):
                 await outgoing.fail()
             raise
         finally:
+            outgoing.close()
             exchange.release_slot()
+
+    async def send_static_file(self, filename: str) -> Response:
+        """Returns the response of a file in the static folder, in the coding that the client likes."""
+        return await self._send_static(self, filename)
+
+    def add_url_rule(
+        self,
+        rule: str,
+        endpoint: str | None = None,
+        view_func: Callable[..., Any] | None = None,
+        provide_automatic_options: bool | None = None,
+        **options: Any,
+    ) -> None:
+        """Registers a view; the static files of blueprints are sent as the application's own."""
+        owner = getattr(view_func, "__self__", None)
+        if (
+            isinstance(owner, Blueprint)
+            and getattr(view_func, "__func__", None) is Blueprint.send_static_file
+        ):
+            view_func = partial(self._send_static, owner)
+        super().add_url_rule(rule, endpoint, view_func, provide_automatic_options, **options)
 
     def request_context(self, request: Request) -> QuartRequestContext:
         """Returns a context for the request that notices whether the session is used."""
@@ -450,6 +484,12 @@ class WebServer(CachingApplication, Generic[ContainerT_co]):
             InstancePathError: No module has it as a variable.
         """
         return instance_path(self, self.import_name)
+
+    async def _send_static(self, owner: Scaffold, filename: str) -> Response:
+        if owner.static_folder is None:
+            raise RuntimeError("No static folder for this object")
+        compressor = cast(Base | None, resolved(self.container, "compressor"))
+        return await self._static.send(owner.static_folder, filename, compressor, self.current_cache())
 
     def _settings(self) -> ServerSettings:
         return cast(ServerSettings, resolved(self.container, "settings"))

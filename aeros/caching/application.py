@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import Context
-from inspect import iscoroutinefunction
 from string import punctuation
 from typing import Any, Final, ParamSpec, TypeVar, cast, overload
 from urllib.parse import quote
@@ -161,10 +161,10 @@ class CachingApplication(Quart):
             tags=checked_tags(tags),
         )
         conditions = Conditions(
-            unless=unless,
-            forced_update=forced_update,
-            response_filter=response_filter,
-            key=key,
+            unless=self._option(unless),
+            forced_update=self._option(forced_update),
+            response_filter=self._option(response_filter),
+            key=self._option(key),
             cookies=checked_names("cookies", cookies, "names of cookies"),
         )
         self._caches = True
@@ -306,7 +306,8 @@ class CachingApplication(Quart):
         target = quote(path, safe=punctuation)
         as_sent = {"raw_path": target.partition("?")[0].encode("ascii")}
         asking = cast(Any, self).test_request_context  # partly typed
-        async with asking(target, method=method, headers=dict(headers or {}), scope_base=as_sent) as context:
+        made = asking(target, method=method, headers=dict(headers or {}), scope_base=as_sent)
+        async with self.request_scope(), made as context:
             asked = cast(Request, context.request)
             if asked.routing_exception is not None or asked.endpoint is None:
                 return Explanation(outcome="not-cached", reason="not-found")
@@ -387,7 +388,8 @@ class CachingApplication(Quart):
         attach_exchange(scope, exchange)
         connection = self.asgi_http_class(self, cast(HTTPScope, scope))
         try:
-            async with asyncio.timeout(self.current_cache().flight_deadline_seconds):
+            deadline = asyncio.timeout(self.current_cache().flight_deadline_seconds)
+            async with deadline, self.request_scope():
                 await connection(cast(ASGIReceiveCallable, Silence()), cast(ASGISendCallable, discard))
         except Exception as error:
             # It has no client who could be told.
@@ -398,8 +400,20 @@ class CachingApplication(Quart):
                 refresh.fail()  # what stands before the view has failed, or answered itself
             refresh.give_up()
 
+    def with_injected(self, function: Callable[P, T | Awaitable[T]]) -> Callable[P, T | Awaitable[T]]:
+        """Returns a function with what it has injected, where this application injects."""
+        return function
+
+    def request_scope(self) -> AbstractAsyncContextManager[None]:
+        """Opens what a request has for itself, around one that no server brings."""
+        return nullcontext()
+
+    def _option(self, function: Callable[P, T | Awaitable[T]] | None) -> Callable[P, T | Awaitable[T]] | None:
+        # What is no function is told of by those who check it.
+        return self.with_injected(function) if callable(function) else function
+
     def _runner_of(self, view: Callable[P, Any]) -> Callable[P, Awaitable[Any]]:
-        return view if iscoroutinefunction(view) else self.ensure_async(view)
+        return self.ensure_async(view)
 
 
 def _endpoint_of_get(context: RequestContext) -> str | None:

@@ -47,6 +47,7 @@ class StoredResponse:
         if_error: For how many seconds more it may be used where none can be made (RFC 5861 §4).
         stamp: What the shared store said of its marks before its view began.
         variants: Bodies by content coding.
+        uses: How often each was sent by this process, as far as anybody counts.
     """
 
     key: bytes
@@ -63,6 +64,7 @@ class StoredResponse:
     if_error: float = 0.0
     stamp: str = ""
     variants: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    uses: dict[str, int] | None = field(default=None, repr=False)
     on_growth: Callable[[StoredResponse], None] | None = field(default=None, repr=False)
 
     def age(self, now: float) -> float:
@@ -90,11 +92,20 @@ class StoredResponse:
         """Returns the body in ``coding``, if it was made already."""
         return self.variants.get(coding)
 
-    def add_variant(self, coding: str, content: bytes) -> None:
+    def add_variant(self, coding: str, content: bytes, *, instead_of: str | None = None) -> None:
         """Keeps the body in ``coding``; whoever counts this entry's bytes is told."""
         self.variants[coding] = content
+        if instead_of is not None:
+            self.variants.pop(instead_of, None)
         if self.on_growth is not None:
             self.on_growth(self)
+
+    def note_use(self, coding: str) -> int:
+        """Counts one response with the body in ``coding``; returns how many there were."""
+        if self.uses is None:
+            self.uses = {}
+        self.uses[coding] = self.uses.get(coding, 0) + 1
+        return self.uses[coding]
 
 
 @dataclass(slots=True, eq=False)

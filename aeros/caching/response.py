@@ -1,27 +1,13 @@
-"""The cache's part of a response on its way out: Vary, ETag, Cache-Status, 304 and 206."""
+"""The cache's part of a response on its way out: Vary, ETag, Cache-Status and 206."""
 
 from __future__ import annotations
 
-from typing import Final
-
 from aeros.exchange import Exchange
-from aeros.http.etag import is_not_modified, parse_entity_tag
+from aeros.http.conditional import entity_tag_in, text_of, without_content
+from aeros.http.digest import with_digests
 from aeros.http.fields import combined_value, first_value, replaced, with_list_member
 from aeros.http.ranges import if_range_holds, parse_range
 from aeros.types import RawHeaders, Scope
-
-# A 304 tells nothing of a body that it does not have (RFC 9110 §15.4.5). The length of the
-# client's own copy is not ours to state, so it goes as well.
-_OF_CONTENT: Final = frozenset(
-    {
-        b"content-type",
-        b"content-length",
-        b"content-encoding",
-        b"content-language",
-        b"content-range",
-        b"transfer-encoding",
-    }
-)
 
 
 def labelled(headers: RawHeaders, exchange: Exchange, body: bytes | None) -> RawHeaders:
@@ -45,23 +31,6 @@ def labelled(headers: RawHeaders, exchange: Exchange, body: bytes | None) -> Raw
     if kept is not None and body is kept.body and first_value(headers, b"etag") is None:
         headers.append((b"etag", kept.etag.encode("latin-1")))
     return headers
-
-
-def is_match(scope: Scope, status: int, headers: RawHeaders) -> bool:
-    """Tells whether the client has this very response already (RFC 9110 §13.2.2)."""
-    if status != 200 or scope["method"] not in ("GET", "HEAD"):
-        return False
-    asked = scope["headers"]
-    if_none_match = combined_value(asked, b"if-none-match")
-    if_modified_since = combined_value(asked, b"if-modified-since")
-    if if_none_match is None and if_modified_since is None:
-        return False
-    return is_not_modified(
-        if_none_match=if_none_match,
-        if_modified_since=if_modified_since,
-        etag=parse_entity_tag((first_value(headers, b"etag") or b"").decode("latin-1")),
-        last_modified=_text(first_value(headers, b"last-modified")),
-    )
 
 
 def sliced(scope: Scope, status: int, headers: RawHeaders, body: bytes) -> tuple[int, RawHeaders, bytes]:
@@ -89,22 +58,14 @@ def sliced(scope: Scope, status: int, headers: RawHeaders, body: bytes) -> tuple
         return 416, replaced(headers, b"content-length", b"0"), b""
     headers = replaced(headers, b"content-range", part.content_range(len(body)).encode("ascii"))
     content = body[part.first : part.last + 1]
+    headers = with_digests(headers, content, whole=False)
     return 206, replaced(headers, b"content-length", b"%d" % len(content)), content
 
 
 def _if_range(asked: RawHeaders, headers: RawHeaders) -> bool:
     return if_range_holds(
         combined_value(asked, b"if-range"),
-        etag=parse_entity_tag((first_value(headers, b"etag") or b"").decode("latin-1")),
-        last_modified=_text(first_value(headers, b"last-modified")),
-        date=_text(first_value(headers, b"date")),
+        etag=entity_tag_in(headers),
+        last_modified=text_of(first_value(headers, b"last-modified")),
+        date=text_of(first_value(headers, b"date")),
     )
-
-
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode("latin-1")
-
-
-def without_content(headers: RawHeaders) -> RawHeaders:
-    """Returns the fields of a 304 made from those of the 200 that it stands for."""
-    return [(name, value) for name, value in headers if name not in _OF_CONTENT]

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, Literal
 
-from aeros.caching.entry import Entry, StoredResponse, VaryMark
+from aeros.caching.entry import Entry, StoredResponse, StoredValue, VaryMark
 from aeros.caching.explain import Explanation, explain_response
 from aeros.caching.flights import Flight, Flights, Landing, polls
 from aeros.caching.levels import Levels, Sighting
@@ -31,6 +31,7 @@ from aeros.errors import InvalidSettingError
 from aeros.http.cache_status import CacheStatus
 
 _REFRESH_GRACE_SECONDS: Final = 1.0
+_DERIVED: Final = b"derived:"  # the keys of requests and calls begin with a number
 
 
 class Cache:
@@ -428,6 +429,24 @@ class Cache:
         entries is touched there.
         """
         return self.evict_soon(None)
+
+    # What is made from files
+
+    def derived(self, key: bytes) -> bytes | None:
+        """Returns bytes that were kept by ``keep_derived``, in this process."""
+        room = self._levels.memory.get(_DERIVED + key)
+        return room.entry.data if room is not None and isinstance(room.entry, StoredValue) else None
+
+    def keep_derived(self, key: bytes, content: bytes) -> None:
+        """Keeps bytes that can be made again, within ``max_bytes``; they go with everything else.
+
+        Args:
+            key: Says what they were made from, its version included: they never become stale.
+            content: The bytes.
+        """
+        now = self._clock()
+        entry = StoredValue(key=_DERIVED + key, data=content, stored_at=now, lifetime=float("inf"))
+        self._levels.memory.set(entry.key, entry, checked_at=now)
 
     # The rest
 

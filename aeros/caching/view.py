@@ -13,7 +13,6 @@ from inspect import isawaitable
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast, overload
 
 from quart import has_request_context, request
-from quart.globals import request_ctx
 from quart.wrappers import Response
 from quart.wrappers.response import DataBody
 from werkzeug.datastructures import Headers
@@ -30,6 +29,7 @@ from aeros.caching.transaction import Refresh, Transaction
 from aeros.errors import InvalidSettingError
 from aeros.exchange import Exchange, exchange_of, owns_date
 from aeros.types import RawHeaders
+from aeros.views import hooks_of_this_request, make_late_changes
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -238,19 +238,19 @@ class _Visit:
             if transaction.refresh is not None:
                 self._app.refresh_later(request.scope, transaction.refresh)
             return self._replay(transaction, transaction.hit)
+        hooks = len(hooks_of_this_request())
         try:
             refusal = await self._app.admit(self._exchange) if self._exchange.slot is None else None
             if refusal is not None:
                 transaction.abandon("limit")
                 return refusal
-            hooks = _hooks_of_this_request()
             result = await run()
-            if _hooks_of_this_request() > hooks:
+            if len(hooks_of_this_request()) > hooks:
                 # They were registered by the view, and would be missing from a hit.
                 transaction.abandon("after-this-request")
             return await self._propose(transaction, result)
         except Exception as error:
-            response = await self._after(error, transaction)
+            response = await self._after(error, transaction, hooks)
             if response is None:
                 transaction.abandon()
                 raise
@@ -274,11 +274,16 @@ class _Visit:
                 request.scope, self._route.rules, update=update, tags=self._tags, extra=extra, refresh=refresh
             )
 
-    async def _after(self, error: Exception, transaction: Transaction) -> AnyResponse | None:
+    async def _after(self, error: Exception, transaction: Transaction, hooks: int) -> AnyResponse | None:
         """Returns the response to use where the view raised; None where the error is to go on.
 
         Errors are answered here only where the cache has a part in it: there is a stale response
         to use instead or to replace, or the route stores responses of that status.
+
+        Args:
+            error: What the view has raised.
+            transaction: The request's transaction.
+            hooks: How many hooks of this request there were before the view.
         """
         is_wanted = isinstance(error, HTTPException) and error.code in self._route.rules.statuses
         if not (is_wanted or transaction.has_fallback or transaction.is_refreshing):
@@ -295,6 +300,10 @@ class _Visit:
         if response is None:
             return None
         if is_wanted:
+            if not await make_late_changes(response, hooks):
+                # The view or the error handler has registered others, which a hit would lack.
+                transaction.abandon("after-this-request")
+                return response
             return await self._propose(transaction, response)
         failed = transaction.is_refreshing and response.status_code in ERROR_STATUSES
         transaction.abandon(None if failed else "status")
@@ -349,11 +358,6 @@ class _Visit:
             response.headers["Age"] = str(age)
         self._exchange.representation = stored
         return response
-
-
-def _hooks_of_this_request() -> int:
-    """Returns how many functions ``after_this_request`` has registered."""
-    return len(cast(Any, request_ctx)._after_request_functions)
 
 
 async def _asked(condition: Callable[[], bool | Awaitable[bool]] | None) -> bool:

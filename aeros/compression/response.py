@@ -1,45 +1,31 @@
-"""Applying a content coding to a whole response: which, whether, and what changes in its fields."""
+"""Applying a content coding to a response: which, whether, and what changes in its fields."""
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass
-from os import cpu_count
 from typing import Final
 
-from aeros.compression import Base, Coding
+from aeros.compression.codings import Coding, StreamCoding
+from aeros.compression.compressors import EVENT_STREAM, Base
+from aeros.compression.workshop import Workshop
 from aeros.exchange import Exchange, Representation
 from aeros.http.cache_control import parse_response_directives
-from aeros.http.etag import for_coding, parse_entity_tag
+from aeros.http.digest import with_digests
+from aeros.http.etag import EntityTag, for_coding, parse_entity_tag
 from aeros.http.fields import combined_value, first_value, replaced, with_list_member, without
-from aeros.per_loop import PerLoop
 from aeros.types import RawHeaders, Scope
 
-LARGE_BODY: Final = 64 * 1024
-"""Bytes from which a body is compressed in a thread: below, the hop costs more than it saves."""
-
-# They describe the identity body, and nobody recomputes them for the coded one (RFC 9530, RFC 9110).
-_OF_IDENTITY: Final = frozenset(
-    {b"content-digest", b"repr-digest", b"digest", b"content-md5", b"accept-ranges"}
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Coded:
-    """A response after its coding: the fields and the body to send, and whether they changed."""
-
-    headers: RawHeaders
-    body: bytes
-    is_coded: bool
+# A response that says so is not to be compressed. RFC 9110 §8.4 has the word for Accept-Encoding
+# only, so it is taken off again.
+OPTED_OUT: Final = (b"content-encoding", b"identity")
 
 
 class ResponseCoder:
-    """Applies content codings to whole responses, for one application."""
+    """Applies content codings to responses, for one application."""
 
-    __slots__ = ("_workshop",)
+    __slots__ = ("workshop",)
 
     def __init__(self) -> None:
-        self._workshop = Workshop()
+        self.workshop = Workshop()
 
     def may_code(self, compressor: Base, status: int, headers: RawHeaders) -> bool:
         """Tells whether a response may be compressed, by its status and fields.
@@ -58,79 +44,72 @@ class ResponseCoder:
             and not _forbids_transforming(headers)
         )
 
+    def varies(self, compressor: Base, status: int, headers: RawHeaders) -> bool:
+        """Tells whether a 304 or a 206 stands for a 200 that might be compressed.
+
+        Then it says ``Vary`` as that would (RFC 9110 §15.3.7, §15.4.5). A 304 need not tell its type.
+        """
+        if status == 304 and first_value(headers, b"content-type") is None:
+            return not _forbids_transforming(headers)
+        whole = without(headers, frozenset({b"content-range"}))
+        return status in (206, 304) and self.may_code(compressor, 200, whole)
+
     async def apply(
         self, compressor: Base, scope: Scope, exchange: Exchange, headers: RawHeaders, body: bytes
-    ) -> Coded:
-        """Returns a response that may be compressed as this client should get it.
+    ) -> tuple[RawHeaders, bytes]:
+        """Returns the fields and the content of a whole response for this client.
 
-        ``Vary`` is set whether or not it is compressed this time: another client's copy differs.
+        It is one that may be compressed; where it is not, the content is ``body`` itself. ``Vary``
+        is set all the same: another client's copy differs.
         """
         headers = with_list_member(headers, b"vary", "Accept-Encoding")
-        # A secret of the session next to text that the client chose could be guessed from the
-        # compressed length (BREACH), so such a response goes out as it is.
-        if len(body) < compressor.min_size or exchange.session_used:
-            return Coded(headers, body, is_coded=False)
-        coding = compressor.negotiate(combined_value(scope["headers"], b"accept-encoding"))
+        coding = _negotiated(compressor, scope, exchange) if len(body) >= compressor.min_size else None
         if coding is None:
-            return Coded(headers, body, is_coded=False)
-        content = await self._content(coding, exchange.representation, body)
+            return headers, body
+        name, content = await self._content(compressor, coding, exchange.representation, body)
         if len(content) >= len(body):
-            return Coded(headers, body, is_coded=False)
-        return Coded(_coded_headers(headers, coding, len(content)), content, is_coded=True)
+            return headers, body
+        headers = replaced(with_digests(headers, content), b"content-length", b"%d" % len(content))
+        return _coded(headers, coding, _strong_tag(headers, name)), content
 
-    async def _content(self, coding: Coding, kept: Representation | None, body: bytes) -> bytes:
+    def begin_stream(
+        self, compressor: Base, scope: Scope, exchange: Exchange, headers: RawHeaders
+    ) -> tuple[RawHeaders, StreamCoding | None]:
+        """Returns the fields of a stream for this client, and the coding to put it through, if any."""
+        headers = with_list_member(headers, b"vary", "Accept-Encoding")
+        coding = _negotiated(compressor, scope, exchange)
+        if not isinstance(coding, StreamCoding):
+            return headers, None
+        # How a stream is cut into flushes depends on time, so only a weak tag is true of it. It is
+        # the application's own, weakened: what it compares a request's tags with itself.
+        tag = _entity_tag(headers)
+        weak = None if tag is None else EntityTag(tag.opaque, weak=True)
+        headers = without(with_digests(headers, None), frozenset({b"content-length"}))
+        return _coded(headers, coding, weak), coding
+
+    async def _content(
+        self, compressor: Base, coding: Coding, kept: Representation | None, body: bytes
+    ) -> tuple[str, bytes]:
         # A hook may have replaced the body: only the very object that is kept has variants.
         if kept is None or kept.body is not body:
-            return await self._workshop.compress(coding, body)
-        return await self._workshop.variant_of(kept, coding)
+            return coding.name, await self.workshop.compressed(coding, body, compressor.offload_size)
+        return await self.workshop.variant_of(
+            kept, coding, offload_size=compressor.offload_size, hot_after=compressor.hot_after
+        )
 
 
-class Workshop:
-    """Compresses bodies without holding up the event loop, and each kept one once per coding."""
-
-    __slots__ = ("_benches",)
-
-    def __init__(self) -> None:
-        self._benches = PerLoop(_Bench)
-
-    async def compress(self, coding: Coding, body: bytes) -> bytes:
-        """Returns ``body`` in ``coding``; a large one is compressed in a thread."""
-        if len(body) < LARGE_BODY:
-            return coding.compress(body)
-        async with self._benches.get().threads:
-            return await asyncio.to_thread(coding.compress, body)
-
-    async def variant_of(self, kept: Representation, coding: Coding) -> bytes:
-        """Returns the ready variant of a kept body; the first to ask makes it for all."""
-        ready = kept.variant(coding.name)
-        if ready is not None:
-            return ready
-        making = self._benches.get().making
-        job = (kept, coding.name)
-        task = making.get(job)
-        if task is None:
-            # Its own task: a client that leaves must not cancel what the others wait for.
-            task = making[job] = asyncio.create_task(self._make_variant(kept, coding))
-            task.add_done_callback(lambda _: making.pop(job, None))
-        return await asyncio.shield(task)
-
-    async def _make_variant(self, kept: Representation, coding: Coding) -> bytes:
-        content = await self.compress(coding, kept.body)
-        # Where compressing gains nothing the body itself is kept as the variant: no second try.
-        ready = content if len(content) < len(kept.body) else kept.body
-        kept.add_variant(coding.name, ready)
-        return ready
+def flush_seconds(compressor: Base, headers: RawHeaders) -> float:
+    """Returns for how long the bytes of this stream may wait; an event waits for nothing."""
+    content_type = (first_value(headers, b"content-type") or b"").partition(b";")[0].strip().lower()
+    return 0.0 if content_type == EVENT_STREAM.encode("ascii") else compressor.flush_seconds
 
 
-class _Bench:
-    """One loop's share of a workshop: as many threads as processors, and the work in hand."""
-
-    __slots__ = ("making", "threads")
-
-    def __init__(self) -> None:
-        self.threads = asyncio.Semaphore(cpu_count() or 1)
-        # By the object, which so outlives its task: another one could get its id().
-        self.making: dict[tuple[Representation, str], asyncio.Task[bytes]] = {}
+def _negotiated(compressor: Base, scope: Scope, exchange: Exchange) -> Coding | None:
+    # A secret of the session next to text that the client chose could be guessed from the
+    # compressed length (BREACH), so such a response goes out as it is.
+    if exchange.session_used:
+        return None
+    return compressor.negotiate(combined_value(scope["headers"], b"accept-encoding"))
 
 
 def _forbids_transforming(headers: RawHeaders) -> bool:
@@ -138,10 +117,19 @@ def _forbids_transforming(headers: RawHeaders) -> bool:
     return stated is not None and parse_response_directives(stated).no_transform
 
 
-def _coded_headers(headers: RawHeaders, coding: Coding, length: int) -> RawHeaders:
-    headers = replaced(without(headers, _OF_IDENTITY), b"content-length", b"%d" % length)
+def _entity_tag(headers: RawHeaders) -> EntityTag | None:
+    return parse_entity_tag((first_value(headers, b"etag") or b"").decode("latin-1"))
+
+
+def _strong_tag(headers: RawHeaders, variant: str) -> EntityTag | None:
+    tag = _entity_tag(headers)
+    return None if tag is None else for_coding(tag, variant)
+
+
+def _coded(headers: RawHeaders, coding: Coding, tag: EntityTag | None) -> RawHeaders:
+    # Ranges count in the identity body, from which alone parts are served.
+    headers = without(headers, frozenset({b"accept-ranges"}))
     headers.append((b"content-encoding", coding.name.encode("ascii")))
-    tag = parse_entity_tag((first_value(headers, b"etag") or b"").decode("latin-1"))
     if tag is not None:
-        headers = replaced(headers, b"etag", str(for_coding(tag, coding.name)).encode("latin-1"))
+        headers = replaced(headers, b"etag", str(tag).encode("latin-1"))
     return headers

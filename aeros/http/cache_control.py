@@ -1,13 +1,31 @@
-"""The Cache-Control field of a response (RFC 9111 §5.2)."""
+"""The Cache-Control field of a response (RFC 9111 §5.2): read, written, and checked for contradictions."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from aeros.http.fields import OWS, parse_delta_seconds, split_list
 
 _STALENESS_NAMES = frozenset({"stale-while-revalidate", "stale-if-error"})
 _DELTA_NAMES = _STALENESS_NAMES | {"max-age", "s-maxage"}
+
+_RENDERED: Final = (
+    "public",
+    "private",
+    "no_cache",
+    "no_store",
+    "must_understand",
+    "max_age",
+    "s_maxage",
+    "immutable",
+    "stale_while_revalidate",
+    "stale_if_error",
+    "must_revalidate",
+    "proxy_revalidate",
+    "no_transform",
+)
+"""The order of the directives in a value: who may store it, for how long, and what then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +97,94 @@ def _directives(flags: set[str], deltas: dict[str, int]) -> ResponseDirectives:
         stale_while_revalidate=deltas.get("stale-while-revalidate"),
         stale_if_error=deltas.get("stale-if-error"),
     )
+
+
+def render_response_directives(directives: ResponseDirectives) -> str:
+    """Returns the value that states these directives; the empty text where they state nothing.
+
+    The order is always the same: who may store the response, for how long, and what then. The
+    value is one of Cache-Control and of the fields that target some caches, e.g. CDN-Cache-Control:
+    flags without an argument and numbers are written alike in both (RFC 9111 §5.2, RFC 9213 §2.1).
+    """
+    members: list[str] = []
+    for name in _RENDERED:
+        value: bool | int | None = getattr(directives, name)
+        directive = name.replace("_", "-")
+        if value is True:
+            members.append(directive)
+        elif value is not None and value is not False:
+            members.append(f"{directive}={value}")
+    return ", ".join(members)
+
+
+@dataclass(frozen=True, slots=True)
+class Contradiction:
+    """Directives that no sender can mean together.
+
+    Attributes:
+        directive: The one to change, by its name in ``ResponseDirectives``.
+        cure: What to state in its place; names the other directive, the reason and the source.
+    """
+
+    directive: str
+    cure: str
+
+
+# Each of the first stands against the second, which is the one to leave out.
+_CONTRADICTIONS: Final = (
+    ("private", "public", "which is for one user (RFC 9111 §5.2.2.7)"),
+    ("private", "s_maxage", "which keeps shared caches from storing it (RFC 9111 §5.2.2.7, §5.2.2.10)"),
+    ("private", "proxy_revalidate", "which keeps shared caches from storing it (RFC 9111 §5.2.2.8)"),
+    ("no_cache", "immutable", "which has each use validated (RFC 9111 §5.2.2.4, RFC 8246 §2)"),
+    ("no_cache", "stale_while_revalidate", "which forbids to use it stale (RFC 9111 §4.2.4)"),
+    ("no_cache", "stale_if_error", "which forbids to use it stale (RFC 9111 §4.2.4)"),
+    ("must_revalidate", "stale_while_revalidate", "which forbids to use it stale (RFC 9111 §4.2.4)"),
+    ("must_revalidate", "stale_if_error", "which forbids to use it stale (RFC 9111 §4.2.4)"),
+)
+
+# What is never stored is never fresh, stale or used again.
+_POINTLESS_IF_NOT_STORED: Final = (
+    "public",
+    "max_age",
+    "s_maxage",
+    "immutable",
+    "stale_while_revalidate",
+    "stale_if_error",
+    "must_revalidate",
+    "proxy_revalidate",
+)
+
+
+def find_contradiction(directives: ResponseDirectives) -> Contradiction | None:
+    """Returns the first contradiction among these directives; None where they can be meant.
+
+    ``no-store`` beside ``must-understand`` contradicts nothing: caches that know the status code
+    are to ignore it (RFC 9111 §5.2.2.3). ``max-age=0`` beside it is harmless, and widely sent.
+    ``s-maxage`` forbids shared caches to use a response stale, but not private ones, so the
+    ``stale-*`` directives may stand beside it (RFC 9111 §5.2.2.10).
+    """
+    for stated, other, reason in _CONTRADICTIONS:
+        if _is_stated(directives, stated) and _is_stated(directives, other):
+            return Contradiction(other, _left_out(directives, other, stated, reason))
+    if directives.no_store and not directives.must_understand:
+        for other in _POINTLESS_IF_NOT_STORED:
+            if _is_stated(directives, other) and not (other == "max_age" and directives.max_age == 0):
+                reason = "which keeps every cache from storing it (RFC 9111 §5.2.2.5)"
+                return Contradiction(other, _left_out(directives, other, "no_store", reason))
+    if directives.must_understand and not directives.no_store:
+        cure = "False, or no_store beside it, for the caches that do not know it (RFC 9111 §5.2.2.3)"
+        return Contradiction("must_understand", cure)
+    if directives.immutable and not (directives.max_age or directives.s_maxage):
+        cure = "False, or a max_age above 0 beside it: it counts while the response is fresh (RFC 8246 §2)"
+        return Contradiction("immutable", cure)
+    return None
+
+
+def _is_stated(directives: ResponseDirectives, name: str) -> bool:
+    value: bool | int | None = getattr(directives, name)
+    return value is not None and value is not False
+
+
+def _left_out(directives: ResponseDirectives, name: str, beside: str, reason: str) -> str:
+    nothing = "False" if getattr(directives, name) is True else "None"
+    return f"{nothing} beside {beside}, {reason}"

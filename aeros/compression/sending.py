@@ -1,0 +1,270 @@
+"""One response on its way through the compressor: what an application sends, message by message."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from typing import Final
+
+from aeros.compression.compressors import Base
+from aeros.compression.response import OPTED_OUT, ResponseCoder, flush_seconds
+from aeros.compression.stream import CodedStream, Timer
+from aeros.exchange import Exchange
+from aeros.http.conditional import is_match, with_known_tag, without_content
+from aeros.http.fields import first_value, with_list_member
+from aeros.types import Message, RawHeaders, Scope, Send
+
+# Ways to send a body without its bytes passing through Python: there is nothing to compress.
+_WHOLE_FILE: Final = "http.response.pathsend"
+_PART_OF_FILE: Final = "http.response.zerocopysend"
+
+
+class CodedSend:
+    """The ``send`` that an application gets for one request; compresses what may be compressed.
+
+    A start is held until the first of the body has come, because the fields depend on it; that of
+    a stream is held for no longer than the compressor's ``flush_seconds``. Messages of ASGI
+    extensions pass.
+
+    Args:
+        send: Where the messages go.
+        scope: The request's ASGI scope.
+        exchange: What the other parts know of the request.
+        coder: Applies a content coding.
+        compressor: Chooses the coding; None where responses are not compressed.
+    """
+
+    __slots__ = (
+        "_compressor",
+        "_discards",
+        "_held",
+        "_lock",
+        "_may_code",
+        "_send",
+        "_stream",
+        "_timer",
+        "coder",
+        "exchange",
+        "scope",
+        "started",
+    )
+
+    def __init__(
+        self, send: Send, scope: Scope, exchange: Exchange, *, coder: ResponseCoder, compressor: Base | None
+    ) -> None:
+        self._send = send
+        self.scope = scope
+        self.exchange = exchange
+        self.coder = coder
+        self._compressor = compressor
+        self._held: Message | None = None
+        self._may_code = False
+        # Whether what still comes of the body is not for the client, who has it or has none.
+        self._discards = False
+        self._stream: CodedStream | None = None
+        self._timer: Timer | None = None
+        self._lock: asyncio.Lock | None = None
+        self.started: bool = False
+
+    async def __call__(self, message: Message) -> None:
+        """Sends ``message``, or holds it for a while."""
+        if self._timer is None or self._lock is None:
+            await self._take(message)
+            return
+        self._timer.stop()
+        async with self._lock:
+            self._timer.check()  # in the lock: what it waited for may be a start that fails
+            await self._take(message)
+
+    def close(self) -> None:
+        """Lets go of what the response still has, e.g. of a client that has left."""
+        if self._timer is not None:
+            self._timer.close()
+        if self._stream is not None:
+            self._stream.close()
+
+    # What those who do more than compressing change
+
+    def on_start(self) -> None:
+        """The application has begun to answer."""
+
+    def labelled(self, headers: RawHeaders) -> RawHeaders:
+        """Returns the fields of a stream with what others have to say."""
+        return headers
+
+    async def labelled_whole(self, _status: int, headers: RawHeaders, _body: bytes, /) -> RawHeaders:
+        """Returns the fields of a whole response (status, fields, body) with what others have to say."""
+        return headers
+
+    def needs_body(self) -> bool:
+        """Tells whether the start waits for the body, also where nothing is compressed."""
+        return False
+
+    def concluded(
+        self, status: int, headers: RawHeaders, content: bytes, identity: bytes
+    ) -> tuple[int, RawHeaders, bytes]:
+        """Returns a whole response as the client gets it, from its content as coded and uncoded.
+
+        A tag made here, for a coding, is unknown to the application: only here can it be compared.
+        """
+        is_coded = content is not identity
+        if is_coded and is_match(self.scope["method"], self.scope["headers"], status, headers):
+            return 304, without_content(headers), b""
+        return status, headers, content
+
+    def forget_start(self) -> None:
+        """Forgets a start that is still held: something else is to be answered."""
+        self._held = None
+
+    async def begin(self, start: Message, headers: RawHeaders) -> None:
+        """Sends the start."""
+        self.started = True
+        await self._send({**start, "headers": headers})
+
+    # The messages
+
+    async def _take(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "http.response.start":
+            await self._on_start(message)
+        elif kind != "http.response.body":
+            await self._on_other(message)
+        elif self._held is not None:
+            start, self._held = self._held, None
+            await self._on_first_body(start, message)
+        elif self._stream is not None:
+            await self._stream(message)
+        elif not self._discards:
+            await self._send(message)
+        elif not message.get("more_body", False):
+            await self._send({**message, "body": b""})
+
+    async def _on_start(self, start: Message) -> None:
+        self.on_start()
+        headers: RawHeaders = list(start.get("headers", ()))
+        compressor = self._compressor
+        if OPTED_OUT in headers:
+            headers = [line for line in headers if line != OPTED_OUT]
+            self.exchange.opted_out = True  # for a compressor further out, which would not know
+        elif compressor is not None and not self.exchange.opted_out:
+            self._may_code = self.coder.may_code(compressor, start["status"], headers)
+            if self.coder.varies(compressor, start["status"], headers):
+                headers = with_list_member(headers, b"vary", "Accept-Encoding")
+            if start["status"] == 304:
+                headers = with_known_tag(self.scope["headers"], headers)
+        start = {**start, "headers": headers}
+        if (not self._may_code and not self.needs_body()) or start["status"] == 304:
+            await self._pass(start)
+        elif first_value(headers, b"content-length") is not None:
+            self._held = start
+        elif self._may_code and compressor is not None:
+            self._held = start
+            if not self._offers(_WHOLE_FILE, _PART_OF_FILE):
+                self._hold_for(flush_seconds(compressor, headers))
+        else:
+            await self._pass(start)
+
+    def _hold_for(self, seconds: float) -> None:
+        self._lock = asyncio.Lock()
+        self._timer = Timer()
+        self._timer.start(seconds, self._release_head)
+
+    async def _release_head(self) -> None:
+        """Sends the head of a stream whose first bytes have not come in time."""
+        if self._lock is None:
+            return
+        async with self._lock:
+            start, self._held = self._held, None
+            if start is not None:
+                await self._begin_stream(start)
+
+    async def _on_first_body(self, start: Message, message: Message) -> None:
+        headers: RawHeaders = start["headers"]
+        if _is_whole(headers, message):
+            await self._on_whole(start, message)
+        elif self._may_code and not self._is_small(headers):
+            await self._begin_stream(start)
+            await self._take(message)
+        else:
+            await self._pass(start)
+            await self._send(message)
+
+    async def _on_whole(self, start: Message, message: Message) -> None:
+        headers: RawHeaders = start["headers"]
+        body: bytes = message.get("body", b"")
+        if not body and self._may_code and self.scope["method"] == "HEAD" and not self._is_small(headers):
+            # HEAD by an application that leaves the body out. A GET would be compressed.
+            await self._begin_stream(start)
+            await self._send(message)
+            return
+        self._discards = True
+        status: int = start["status"]
+        headers = await self.labelled_whole(status, headers, body)
+        content = body
+        if self._compressor is not None and self._may_code:
+            headers, content = await self.coder.apply(
+                self._compressor, self.scope, self.exchange, headers, body
+            )
+        status, headers, content = self.concluded(status, headers, content, body)
+        await self.begin({**start, "status": status}, headers)
+        # The application's own end is awaited: a generator may still work after its last chunk,
+        # and a server that had the end already would tell it that the client has left.
+        await self._send({**message, "body": content})
+
+    async def _begin_stream(self, start: Message) -> None:
+        compressor = self._compressor
+        # Where parts of a body may be files that the server sends, the encoder would not see all of it.
+        if compressor is None or not self._may_code or self._offers(_PART_OF_FILE):
+            await self._pass(start)
+            return
+        headers = self.labelled(start["headers"])
+        headers, coding = self.coder.begin_stream(compressor, self.scope, self.exchange, headers)
+        if coding is not None and self.scope["method"] == "HEAD":
+            self._discards = True
+        elif coding is not None:
+            self._stream = CodedStream(
+                self._send,
+                coding.encoder(),
+                flush_seconds=flush_seconds(compressor, headers),
+                offload_size=compressor.offload_size,
+                workshop=self.coder.workshop,
+            )
+        await self.begin(start, headers)
+
+    async def _on_other(self, message: Message) -> None:
+        start, self._held = self._held, None
+        if start is not None:
+            # A file that the server sends by itself: its head is complete.
+            self._may_code, may_code = False, self._may_code
+            await self._pass(start, varies=may_code)
+        await self._send(message)
+
+    async def _pass(self, start: Message, *, varies: bool = False) -> None:
+        """Sends the start of a response that stays as it is."""
+        headers = self.labelled(start["headers"])
+        if varies or self._may_code:
+            headers = with_list_member(headers, b"vary", "Accept-Encoding")
+        await self.begin(start, headers)
+
+    def _is_small(self, headers: RawHeaders) -> bool:
+        """Tells whether the declared length is below the least that is worth compressing."""
+        length = first_value(headers, b"content-length")
+        if length is None or self._compressor is None:
+            return False
+        return not length.isdigit() or int(length) < self._compressor.min_size
+
+    def _offers(self, *names: str) -> bool:
+        extensions: Collection[str] = self.scope.get("extensions") or ()
+        return any(name in extensions for name in names)
+
+
+def _is_whole(headers: RawHeaders, message: Message) -> bool:
+    """Tells whether this first message has all of the body.
+
+    Quart sends a whole body as ``more_body=True`` and then an empty message, so the declared
+    length decides.
+    """
+    if not message.get("more_body", False):
+        return True
+    length = first_value(headers, b"content-length")
+    return length is not None and length == b"%d" % len(message.get("body", b""))
