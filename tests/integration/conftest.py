@@ -1,4 +1,4 @@
-"""Processes that tests of the cache take away and bring back: Redis, and workers that share it."""
+"""Clients of an application, and processes that tests take away and bring back: Redis, and workers."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import pytest
 import redis
 
 from tests.conftest import RedisProcess
+from tests.integration.browser import Browse, browsing
 
 T = TypeVar("T")
 
@@ -36,6 +37,13 @@ def eventually(ask: Callable[[], T | None], seconds: float = PATIENCE) -> T:
             return answer
         assert time.monotonic() < deadline, f"not true after {seconds} s: {answer!r}"
         time.sleep(0.02)
+
+
+@pytest.fixture
+def browse() -> Iterator[Browse]:
+    """Starts applications, and stops them when the test is over."""
+    with browsing() as start:
+        yield start
 
 
 class FickleRedis:
