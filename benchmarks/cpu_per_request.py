@@ -1,6 +1,6 @@
 """CPU per request of each server, side by side in one run, as a ratio to an empty ASGI application.
 
-``python benchmarks/cpu_per_request.py [--requests 4000] [--rounds 5]``: every round asks every
+``python -m benchmarks.cpu_per_request [--requests 4000] [--rounds 5]``: every round asks every
 server once, in turn, over one keep-alive connection on loopback; what counts is the CPU time of
 the server process (user and system). The medians over the rounds are printed.
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 import brotli
 import psutil
 
-SERVERS = Path(__file__).with_name("servers.py")
+ROOT = Path(__file__).parent.parent
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ def running(name: str) -> Generator[tuple[psutil.Process, int]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    process = subprocess.Popen([sys.executable, str(SERVERS), name, str(port)])
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.servers", name, str(port)], cwd=ROOT)
     try:
         wait_until_open(port)
         yield psutil.Process(process.pid), port

@@ -1,4 +1,4 @@
-"""The applications that are measured against each other; ``python servers.py NAME PORT`` serves one."""
+"""The applications that are measured: ``python -m benchmarks.servers NAME PORT`` serves one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import uvicorn
 from quart import Quart
 
 from aeros import Br, WebServer
+from benchmarks import injected
 
 HELLO = {"hello": "world"}
 # About 24 KB of JSON, as a list view of an API would send.
@@ -56,7 +57,16 @@ def aeros() -> Any:
     return app
 
 
-SERVERS: dict[str, Callable[[], Any]] = {"empty": lambda: empty, "quart": quart, "aeros": aeros}
+SERVERS: dict[str, Callable[[], Any]] = {
+    "empty": lambda: empty,
+    "quart": quart,
+    "aeros": aeros,
+    "inject-aeros": injected.with_inject,
+    "inject-aeros-scoped": injected.with_request_scope,
+    "inject-quart": injected.with_wiring,
+    "inject-fastapi": injected.with_depends,
+    "inject-litestar": injected.with_provide,
+}
 
 
 def main() -> None:

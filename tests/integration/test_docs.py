@@ -8,11 +8,14 @@ import re
 from pathlib import Path
 
 import pytest
+from quart import Quart, Response
 
-from aeros import Cache, RedisStore, WebServer
+from aeros import Cache, CacheControl, RedisStore, WebServer
+from aeros.errors import InvalidSettingError
 from tests.conftest import ROOT
 
 CACHING = ROOT / "docs" / "caching.md"
+CACHE_CONTROL = ROOT / "docs" / "cache-control.md"
 
 
 def blocks(page: Path) -> list[str]:
@@ -20,7 +23,23 @@ def blocks(page: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("page", [CACHING, ROOT / "README.md"], ids=lambda page: page.name)
+def program(page: Path, text: str) -> Quart:
+    """Runs the one program of a page that has this text, and returns its application."""
+    (source,) = (block for block in blocks(page) if text in block)
+    names: dict[str, object] = {"__name__": "program"}
+    exec(compile(source, page.name, "exec"), names)
+    app = names["app"]
+    assert isinstance(app, Quart)
+    return app
+
+
+async def ask(app: Quart, path: str, **fields: str) -> Response:
+    """Returns the answer to a GET; the names of fields have underscores."""
+    headers = {name.replace("_", "-"): value for name, value in fields.items()}
+    return await app.test_client().get(path, headers=headers)
+
+
+@pytest.mark.parametrize("page", [CACHING, CACHE_CONTROL, ROOT / "README.md"], ids=lambda page: page.name)
 def test_every_python_block_is_python(page: Path) -> None:
     """No slip of the pen in what people copy."""
     found = blocks(page)
@@ -76,3 +95,90 @@ def test_every_option_that_the_page_names_exists() -> None:
     )
     assert named - known - own - theirs == set()
     assert len(named & known) > 20
+
+
+@pytest.mark.parametrize("text", ["all_prices", "Quart(__name__)"])
+async def test_the_prices_are_told_and_asked_for_again(text: str) -> None:
+    """The first program of the page, and the one for plain Quart."""
+    app = program(CACHE_CONTROL, text)
+    first = await ask(app, "/prices")
+    assert first.headers["cache-control"].endswith(("max-age=60", "max-age=60, stale-while-revalidate=30"))
+    again = await ask(app, "/prices", if_none_match=first.headers["etag"])
+    assert (again.status_code, await again.get_data()) == (304, b"")
+    shown = re.findall(r"^cache-control: (.*)$", CACHE_CONTROL.read_text(), re.MULTILINE)
+    if text == "all_prices":
+        assert [first.headers["cache-control"]] == shown
+        assert f"etag: {first.headers['etag']}\n" in CACHE_CONTROL.read_text()
+
+
+async def test_the_cache_and_its_clients_are_told_apart() -> None:
+    """Below the cache it is the lifetime as well; above it, clients ask and are answered from memory."""
+    app = program(CACHE_CONTROL, '@app.route("/report")')
+    await ask(app, "/news")
+    hit = await ask(app, "/news")
+    assert hit.headers["cache-control"] == "public, max-age=30"
+    assert re.fullmatch("aeros; hit; ttl=(29|30)", hit.headers["cache-status"])
+    first = await ask(app, "/report")
+    again = await ask(app, "/report", if_none_match=first.headers["etag"])
+    assert again.status_code == 304
+    assert again.headers["cache-control"] == "max-age=0, must-revalidate"
+    assert again.headers["cache-status"].startswith("aeros; hit; ttl=")
+
+
+async def test_hashed_assets_are_kept_for_a_year(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is there, and what Quart says of files has given way."""
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "assets" / "app.3f2a.js").write_text("let x")
+    monkeypatch.chdir(tmp_path)
+    app = program(CACHE_CONTROL, "@immutable")
+    for fields in ({}, {"if_none_match": (await ask(app, "/assets/app.3f2a.js")).headers["etag"]}):
+        response = await ask(app, "/assets/app.3f2a.js", **fields)
+        assert response.status_code == (304 if fields else 200)
+        assert response.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert "cache-control" not in (await ask(app, "/assets/other.js")).headers
+
+
+async def test_a_cdn_keeps_the_page_and_browsers_ask() -> None:
+    """Each has a field of its own."""
+    app = program(CACHE_CONTROL, "cdn=CacheControl(max_age=timedelta")
+    first = await ask(app, "/")
+    again = await ask(app, "/", if_none_match=first.headers["etag"])
+    assert (first.status_code, again.status_code) == (200, 304)
+    for response in (first, again):
+        assert response.headers["cache-control"] == "no-cache"
+        assert response.headers["cdn-cache-control"] == "max-age=600, stale-if-error=86400"
+
+
+async def test_private_pages_are_not_shared() -> None:
+    """Errors and unknown paths are told as well; the decorator comes before the hook."""
+    app = program(CACHE_CONTROL, "no_store\nasync def statement")
+    inbox = await ask(app, "/inbox")
+    assert inbox.headers["cache-control"] == "private, no-cache"
+    assert (await ask(app, "/inbox", if_none_match=inbox.headers["etag"])).status_code == 304
+    assert (await ask(app, "/nowhere")).headers["cache-control"] == "private, no-cache"
+    for number, status in ((1, 200), (10, 404)):
+        response = await ask(app, f"/statement/{number}")
+        assert (response.status_code, response.headers["cache-control"]) == (status, "no-store")
+
+
+async def test_error_pages_are_kept_for_some_seconds() -> None:
+    """By clients and here, and not for as long as the page that is there."""
+    app = program(CACHE_CONTROL, "statuses={404: 10}")
+    for number, status, seconds in ((1, 200, 300), (2, 404, 10)):
+        first, again = [await ask(app, f"/books/{number}") for _ in range(2)]
+        assert (first.headers["cache-status"], first.status_code) == ("aeros; fwd=miss; stored", status)
+        for response in (first, again):
+            assert response.headers["cache-control"] == f"public, max-age={seconds}"
+        assert re.fullmatch(f"aeros; hit; ttl=({seconds}|{seconds - 1})", again.headers["cache-status"])
+
+
+def test_the_page_names_every_argument_of_cache_control_and_its_error_is_real() -> None:
+    """An argument that is renamed or added must be named there."""
+    text = CACHE_CONTROL.read_text()
+    known = {name for name in inspect.signature(CacheControl).parameters if name != "views"}
+    named = set(re.findall(r"`([a-z_]+)=", text))
+    assert named - known == {"cache_timeout"}  # of Quart's send_file()
+    assert known - named == set()
+    with pytest.raises(InvalidSettingError) as caught:
+        CacheControl(public=True, private=True)
+    assert f"\n{caught.value}\n" in text
