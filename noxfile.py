@@ -34,3 +34,12 @@ def quart_suite(session: nox.Session) -> None:
     """Quart's own test suite, on Quart and on ``WebServer`` in its place."""
     session.install("-e", ".[dev]")
     session.run("python", "tests/drop_in/suite.py", *session.posargs)
+
+
+@nox.session
+def peer_suites(session: nox.Session) -> None:
+    """A peer's tests of compression, on the peer and on ours in its place."""
+    session.install(
+        "-e", ".[zstd]", "pytest", "flask", "flask-caching", "starlette", "httpx2", "anyio", "trio"
+    )
+    session.run("python", "tests/peer_suites/suite.py", *session.posargs)

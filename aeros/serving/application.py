@@ -14,7 +14,7 @@ from aeros.exchange import exchange_of, own_date
 from aeros.http.cache_status import CacheStatus
 from aeros.http.fields import first_value, format_http_date
 from aeros.serving.access_log import Access, AccessLog
-from aeros.serving.log import ConsoleStyle, cache_forwarded, run_style, uvicorn_forwarded
+from aeros.serving.log import ConsoleStyle, rooms_forwarded, run_style, uvicorn_forwarded
 from aeros.settings import ServerSettings
 from aeros.types import Message, Receive, Scope, Send
 
@@ -80,7 +80,7 @@ class ServedApplication:
             if settings.uvicorn_options.get("log_config") is None:
                 forwarded = uvicorn_forwarded(self.app.current_logger, level=settings.log_level)
                 stack.enter_context(forwarded)
-            stack.enter_context(cache_forwarded(self.app.current_logger, level=settings.log_level))
+            stack.enter_context(rooms_forwarded(self.app.current_logger, level=settings.log_level))
             yield
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -9,10 +9,10 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal, TextIO, cast
+from typing import TYPE_CHECKING, Final, Literal, TextIO, cast
 
 from aeros.errors import one_line
 from aeros.settings import LogFormat
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 TEXT_FORMAT = "[%(asctime)s] %(levelname)s: %(message)s"
 LOGGER_NAME = "aeros"
 UVICORN_LOGGER_NAME = "uvicorn.error"
-CACHE_LOGGER_NAME = "aeros.cache"
+ROOM_LOGGER_NAMES: Final = ("aeros.cache", "aeros.compression", "aeros.injection")
 
 # Fields of a JSON line that a record's own fields can not replace.
 _STANDARD_FIELDS = ("time", "level", "logger", "message", "exception", "stack")
@@ -330,12 +330,16 @@ def uvicorn_forwarded(
     return _forwarded(UVICORN_LOGGER_NAME, get_logger, level)
 
 
-def cache_forwarded(get_logger: Callable[[], logging.Logger], *, level: int) -> AbstractContextManager[None]:
-    """Does the same with what the cache logs, which knows no application; its stores have threads too.
+@contextmanager
+def rooms_forwarded(get_logger: Callable[[], logging.Logger], *, level: int) -> Generator[None]:
+    """Does the same with what the cache, the compressor and the injector log, which know no application.
 
     What is logged in a thread that does not serve, is sent to the logger of the latest server.
     """
-    return _forwarded(CACHE_LOGGER_NAME, get_logger, level)
+    with ExitStack() as stack:
+        for name in ROOM_LOGGER_NAMES:
+            stack.enter_context(_forwarded(name, get_logger, level))
+        yield
 
 
 @contextmanager
@@ -390,7 +394,7 @@ class _Forwarder(logging.Handler):
         forwarders = _forwarders(self.origin)
         thread_id = record.thread or threading.get_ident()  # None with logging.logThreads = False
         responsible = [forwarder for forwarder in forwarders if forwarder.thread_id == thread_id]
-        if self.origin.name == CACHE_LOGGER_NAME:
+        if self.origin.name in ROOM_LOGGER_NAMES:
             responsible = responsible or forwarders
         if responsible:
             if responsible[-1] is self:

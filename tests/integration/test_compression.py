@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import hashlib
 import http.client
+import logging
 import os
 import threading
 import zlib
@@ -22,6 +23,7 @@ from quart import Quart, Response, abort, render_template_string, request, sessi
 
 from aeros import Br, Gzip, Negotiated, WebServer, Zstd
 from aeros.compression import Base, Coding, CompressionMiddleware, uncompressed
+from aeros.testing import override
 from aeros.types import ASGIApplication, Message, RawHeaders, Receive, Scope, Send
 from tests.integration.browser import TEXT, Answer, Browse, Browser, decode
 from tests.integration.conftest import eventually
@@ -1591,6 +1593,24 @@ def test_coding_that_raises_costs_the_coding_only(
         "The coding 'deflate' failed"
     ] * 2
     assert all(record.exc_info and "broken on purpose" in str(record.exc_info[1]) for record in failures)
+
+
+def test_coding_that_raises_is_told_to_the_application_s_logger(browse: Browse) -> None:
+    """The compressor knows no application; while it is served, its logger gets the line."""
+    app = text_app(Negotiated(FailingCoding()))
+    told: list[str] = []
+    logger = logging.getLogger("tests.compression.told")
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.append(record.getMessage())
+
+    listener = Listener()
+    logger.addHandler(listener)
+    with override(app.container.logger, logger):
+        assert browse(app).get("/", "deflate").raw == TEXT
+    logger.removeHandler(listener)
+    assert [line.partition(":")[0] for line in told if "coding" in line] == ["The coding 'deflate' failed"]
 
 
 async def test_coding_that_raises_costs_the_middleware_no_response(caplog: pytest.LogCaptureFixture) -> None:
