@@ -11,10 +11,12 @@ import pytest
 from quart import Quart, Response
 
 from aeros import Cache, CacheControl, RedisStore, WebServer
+from aeros.compression import Base, CompressorOptions
 from aeros.errors import InvalidSettingError
 from tests.conftest import ROOT
 
 CACHING = ROOT / "docs" / "caching.md"
+COMPRESSION = ROOT / "docs" / "compression.md"
 CACHE_CONTROL = ROOT / "docs" / "cache-control.md"
 
 
@@ -182,3 +184,22 @@ def test_the_page_names_every_argument_of_cache_control_and_its_error_is_real() 
     with pytest.raises(InvalidSettingError) as caught:
         CacheControl(public=True, private=True)
     assert f"\n{caught.value}\n" in text
+
+
+@pytest.mark.parametrize("number", range(len(blocks(COMPRESSION))))
+def test_each_program_of_the_compression_page_runs(number: int) -> None:
+    """By itself: what it uses it imports."""
+    block = blocks(COMPRESSION)[number]
+    exec(compile(block, "compression.md", "exec"), {"__name__": "page"})
+
+
+def test_every_option_of_a_compressor_is_on_its_page() -> None:
+    """And no other one."""
+    text = COMPRESSION.read_text()
+    table = text[text.index("Options, of all four:") : text.index("A value that does not fit")]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(CompressorOptions.__annotations__)
+    defaults = inspect.signature(Base.__init__).parameters
+    for name in ("min_size", "flush_seconds", "offload_size", "hot_after"):
+        shown = re.search(rf"^\| `{name}` \| `?([\w.]+)`? \|", table, re.MULTILINE)
+        assert shown is not None
+        assert shown[1] == str(defaults[name].default)
