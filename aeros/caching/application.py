@@ -160,6 +160,7 @@ class CachingApplication(Quart):
             authorized=authorized,
             tags=checked_tags(tags),
         )
+        self._refuse_injected("tags", tags)
         conditions = Conditions(
             unless=self._option(unless),
             forced_update=self._option(forced_update),
@@ -242,11 +243,26 @@ class CachingApplication(Quart):
             stale_if_error=checked_seconds("stale_if_error", stale_if_error) or 0.0,
         )
         self._caches = True
-        return MemoizingDecorator(
-            lambda function: Memoized(
-                self, function, rules=rules, key=key, ignored=ignored, tags=tags, serializer=serializer
+        self._refuse_injected("key", key)
+        self._refuse_injected("tags", tags)
+
+        def build(function: Callable[..., Awaitable[Any]]) -> Memoized[..., Any]:
+            # What is injected is the application's own, and says nothing of the value.
+            injected = self.injected_names(function)
+            memoized = Memoized(
+                self,
+                function,
+                rules=rules,
+                key=key,
+                ignored=(*ignored, *injected) if injected else ignored,
+                tags=tags,
+                serializer=serializer,
             )
-        )
+            if injected:
+                memoized.run_by(self.ensure_async(function))
+            return memoized
+
+        return MemoizingDecorator(build)
 
     async def evict(
         self, *, tags: str | Iterable[str] = (), path: str | None = None, everything: bool = False
@@ -400,6 +416,10 @@ class CachingApplication(Quart):
                 refresh.fail()  # what stands before the view has failed, or answered itself
             refresh.give_up()
 
+    def injected_names(self, _function: object, /) -> tuple[str, ...]:
+        """Returns the parameters of a function that are injected, where this application injects."""
+        return ()
+
     def with_injected(self, function: Callable[P, T | Awaitable[T]]) -> Callable[P, T | Awaitable[T]]:
         """Returns a function with what it has injected, where this application injects."""
         return function
@@ -407,6 +427,10 @@ class CachingApplication(Quart):
     def request_scope(self) -> AbstractAsyncContextManager[None]:
         """Opens what a request has for itself, around one that no server brings."""
         return nullcontext()
+
+    def _refuse_injected(self, option: str, function: object) -> None:
+        if self.injected_names(function):
+            raise InvalidSettingError(option, function, "a function of the arguments, without inject()")
 
     def _option(self, function: Callable[P, T | Awaitable[T]] | None) -> Callable[P, T | Awaitable[T]] | None:
         # What is no function is told of by those who check it.

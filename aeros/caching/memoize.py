@@ -57,7 +57,7 @@ class Memoized(Generic[P, T]):
             expected = "an object with a name, dumps() and loads(), such as TypedSerializer(...), or None"
             raise InvalidSettingError("serializer", serializer, expected)
         self._app = app
-        self._function = function
+        self._function: Callable[P, Awaitable[T]] = function
         self._rules = rules
         self._key = key
         self._arguments = ArgumentKey(function, ignored=ignored)
@@ -65,6 +65,10 @@ class Memoized(Generic[P, T]):
         self._serializer: Serializer[Any] = JsonSerializer() if serializer is None else serializer
         self._name = f"{function.__module__}.{function.__qualname__}"
         update_wrapper(self, function)
+
+    def run_by(self, run: Callable[P, Awaitable[T]]) -> None:
+        """Makes ``run`` the way in which the function is run, e.g. with what it has injected."""
+        self._function = run
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         """Returns the function's value for these arguments, from the cache while it is fresh."""

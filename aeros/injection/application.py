@@ -106,6 +106,10 @@ class InjectingApplication(Quart):
         run = cast("Callable[P, Awaitable[T]]", super().ensure_async(func))
         return cast("Callable[P, Awaitable[T]]", self._injector.injecting(func, run))
 
+    def injected_names(self, function: object) -> tuple[str, ...]:
+        """Returns the parameters of a function that are injected."""
+        return self._injector.names(function)
+
     def with_injected(self, function: Callable[P, T | Awaitable[T]]) -> Callable[P, T | Awaitable[T]]:
         """Returns a function that is called at once, with what it has injected."""
 

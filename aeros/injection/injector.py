@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 from dependency_injector import containers, providers
 
 from aeros.errors import InvalidSettingError, NotInjectedError, UnknownProviderError
-from aeros.injection.graph import traversed
+from aeros.injection.graph import option_of, root_of, traversed
 from aeros.injection.request_scope import provided, scoped_in
 
 T = TypeVar("T")
@@ -125,6 +125,11 @@ class Injector:
         setattr(injected, _INJECTED_MARK, True)
         return injected
 
+    def names(self, function: object) -> tuple[str, ...]:
+        """Returns the parameters of ``function`` that are injected."""
+        plan = self._plan(cast("Callable[..., Any]", function)) if callable(function) else None
+        return tuple(name for name, _, _ in plan or ())
+
     async def values(self, function: Callable[..., Any]) -> dict[str, object]:
         """Returns what ``function`` has injected, by parameter."""
         plan = self._plan(function) or []
@@ -164,6 +169,9 @@ class Injector:
         elif any(id(item) in known for item in traversed(provider)):
             # One made of the container's providers, such as ``AppContainer.config.database.url``.
             memo = {key: own for key, (_, own) in known.items()}
+            for item in (provider, *traversed(provider)):
+                if isinstance(item, providers.ConfigurationOption) and id(root_of(item)) in memo:
+                    memo[id(item)] = option_of(cast(providers.Configuration, memo[id(root_of(item))]), item)
             own = cast("AnyProvider", providers.deepcopy(provider, memo))
         else:
             raise UnknownProviderError(where, str(provider))

@@ -27,6 +27,7 @@ from quart import request
 from aeros import (
     Cache,
     CacheStats,
+    Container,
     InvalidSettingError,
     Memoized,
     Serializer,
@@ -34,9 +35,11 @@ from aeros import (
     UncacheableArgumentError,
     UnserializableError,
     WebServer,
+    inject,
 )
 from aeros.caching.entry import StoredValue, decode_entry, encode_entry
 from aeros.caching.memoize import MemoizingDecorator
+from aeros.testing import override
 
 if TYPE_CHECKING:
     from tests.conftest import RedisProcess, RunScript
@@ -1330,3 +1333,57 @@ def test_a_loop_that_ends_leaves_no_computation_behind(app: WebServer) -> None:
     asyncio.run(leave())
     assert runs == 1
     assert asyncio.run(call()) == 2
+
+
+# With inject()
+
+
+class Rate:
+    """What a function is injected with; it has no key."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+
+class RateContainer(Container):
+    """A container with a rate."""
+
+    rate = providers.Singleton(Rate, 2.0)
+
+
+async def test_what_is_injected_is_no_part_of_the_key() -> None:
+    """The value is kept by the arguments, and asked of the provider when the function runs."""
+    app = WebServer("rates", container=RateContainer())
+    runs: list[int] = []
+
+    @app.memoize(timeout=60)
+    async def converted(amount: int, *, rate: Rate = inject(RateContainer.rate)) -> float:
+        runs.append(amount)
+        return amount * rate.value
+
+    assert [await converted(1), await converted(1), await converted(2)] == [2.0, 2.0, 4.0]
+    assert runs == [1, 2]
+    with override(app.container.rate, Rate(3.0)):
+        assert [await converted(1), await converted(3)] == [2.0, 9.0]
+        await converted.evict(1)
+        assert await converted(1) == 3.0
+    # One that is given does not count either: it is not what decides about the value.
+    assert await converted(1, rate=Rate(5.0)) == 3.0
+
+
+@pytest.mark.parametrize("option", ["key", "tags"])
+def test_what_names_a_value_has_only_its_arguments(option: str) -> None:
+    """It is called without a request, and without waiting."""
+    app = WebServer("rates", container=RateContainer())
+
+    def named(amount: int, rate: Rate = inject(RateContainer.rate)) -> str:
+        return f"{amount} {rate}"
+
+    options: dict[str, Any] = {option: named}
+    with pytest.raises(
+        InvalidSettingError, match=f"{option}: .* a function of the arguments, without inject"
+    ):
+        app.memoize(**options)
+    if option == "tags":
+        with pytest.raises(InvalidSettingError, match=r"tags: .* without inject"):
+            app.cache(**options)
