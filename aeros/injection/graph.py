@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from dependency_injector import providers
 
@@ -24,7 +24,7 @@ def overriding(provider: AnyProvider) -> AnyProvider | None:
 def related(provider: AnyProvider) -> Iterator[AnyProvider]:
     """Yields what a provider refers to, its overrides included."""
     if isinstance(provider, providers.ConfigurationOption):
-        yield provider.root  # which it does not tell of
+        yield root_of(provider)
     yield from provider.related  # pyright: ignore[reportUnknownMemberType]  # its stub
 
 
@@ -38,3 +38,23 @@ def traversed(provider: AnyProvider) -> Iterator[AnyProvider]:
                 seen.add(id(other))
                 waiting.append(other)
                 yield other
+
+
+def root_of(option: providers.ConfigurationOption) -> providers.Configuration:
+    """Returns the configuration that an option is of."""
+    # Its property ``root`` exists in the stub only; at run time that is an option of this name.
+    return cast(providers.Configuration, cast(Any, option)._get_root())
+
+
+def option_of(
+    configuration: providers.Configuration, like: providers.ConfigurationOption
+) -> providers.ConfigurationOption:
+    """Returns the option of a configuration that has the same name as one of another.
+
+    It is the one that this configuration knows of, and makes read its values anew when they change.
+    """
+    first, *rest = cast("tuple[str, ...]", like.get_name_segments())  # pyright: ignore[reportUnknownMemberType]  # its stub
+    found: Any = getattr(configuration, first)
+    for segment in rest:
+        found = found[segment]
+    return cast(providers.ConfigurationOption, found.required() if cast(Any, like).is_required() else found)
