@@ -183,6 +183,8 @@ class CachingApplication(Quart):
         Raises:
             InvalidSettingError: An option does not fit, or neither is given.
         """
+        self._refuse_injected("tags", tags)
+        self._refuse_injected("paths", paths)
         return CachedDecorator(lambda view: invalidating_view(self, tags, paths, self._runner_of(view)))
 
     @overload

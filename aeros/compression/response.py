@@ -25,7 +25,7 @@ class ResponseCoder:
     __slots__ = ("workshop",)
 
     def __init__(self) -> None:
-        self.workshop = Workshop()
+        self.workshop: Workshop = Workshop()
 
     def may_code(self, compressor: Base, status: int, headers: RawHeaders) -> bool:
         """Tells whether a response may be compressed, by its status and fields.

@@ -53,9 +53,9 @@ class CodedSend:
         self, send: Send, scope: Scope, exchange: Exchange, *, coder: ResponseCoder, compressor: Base | None
     ) -> None:
         self._send = send
-        self.scope = scope
-        self.exchange = exchange
-        self.coder = coder
+        self.scope: Scope = scope
+        self.exchange: Exchange = exchange
+        self.coder: ResponseCoder = coder
         self._compressor = compressor
         self._held: Message | None = None
         self._may_code = False

@@ -6,7 +6,7 @@ from asyncio import CancelledError
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from inspect import isawaitable
-from typing import Any, Final, ParamSpec, TypeVar, cast
+from typing import Any, Final, ParamSpec, TypeVar, cast, overload
 
 from dependency_injector import containers
 from flask.sansio.blueprints import Blueprint
@@ -101,6 +101,10 @@ class InjectingApplication(Quart):
             finally:
                 leave(token)
 
+    @overload
+    def ensure_async(self, func: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]: ...
+    @overload
+    def ensure_async(self, func: Callable[P, T]) -> Callable[P, Awaitable[T]]: ...
     def ensure_async(self, func: Callable[P, Awaitable[T]] | Callable[P, T]) -> Callable[P, Awaitable[T]]:
         """Returns an async function that runs ``func`` with what it has injected."""
         run = cast("Callable[P, Awaitable[T]]", super().ensure_async(func))

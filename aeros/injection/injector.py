@@ -162,7 +162,9 @@ class Injector:
         known = self._known
         if id(provider) not in known:
             # Also once more: a container's instance may get providers of its own at any time.
-            known = self._known = {id(named): (named, own) for named, own in _pairs(self._container)}
+            known = self._known = {}
+            for named, own in _pairs(self._container):
+                known.setdefault(id(named), (named, own))
         found = known.get(id(provider))
         if found is not None:
             own = found[1]
@@ -216,21 +218,24 @@ _NEVER_POSITIONAL: Final = 2**31
 
 
 def _pairs(container: containers.Container) -> Iterator[tuple[AnyProvider, AnyProvider]]:
-    """Yields each provider that may be named, with the one that this container has in its place."""
+    """Yields each provider that may be named, with the one that this container has in its place.
+
+    What the container itself has comes before what is in containers within it: of two that are
+    made of one class the outer one is meant.
+    """
     declared = cast("type[object] | None", getattr(container, "declarative_parent", None))
-    own_providers = cast("Mapping[str, AnyProvider]", container.providers)
-    for name, own in own_providers.items():
+    bases = () if declared is None else declared.__mro__
+    named: list[tuple[AnyProvider, AnyProvider]] = []
+    for name, own in cast("Mapping[str, AnyProvider]", container.providers).items():
         yield own, own
-        for base in () if declared is None else declared.__mro__:
-            named = cast("Mapping[str, AnyProvider]", getattr(base, "providers", {})).get(name)
-            if named is None:
-                continue
-            yield named, own
-            if isinstance(own, providers.Container) and isinstance(named, providers.Container):
-                # The class itself holds a container, of which its providers can be named, too.
-                inner = dict(_pairs(cast(containers.Container, own.container)))
-                yield from _by_name(named, own)
-                yield from inner.items()
+        declarations = [cast("Mapping[str, AnyProvider]", getattr(base, "providers", {})) for base in bases]
+        named += [(declaration[name], own) for declaration in declarations if name in declaration]
+    yield from named
+    for declaration, own in named:
+        if isinstance(own, providers.Container) and isinstance(declaration, providers.Container):
+            # The class itself holds a container, of which its providers can be named, too.
+            yield from _by_name(declaration, own)
+            yield from _pairs(cast(containers.Container, own.container))
 
 
 def _by_name(

@@ -37,6 +37,10 @@ Leave: TypeAlias = Callable[
     [type[BaseException] | None, BaseException | None, TracebackType | None], Awaitable[object] | object
 ]
 
+# A request-scoped provider opens what it needs itself; a delegate is not called; a configuration
+# needs nothing, and has all of its keys for relatives.
+_ENDS: Final = (providers.Delegate, providers.Configuration, providers.ConfigurationOption)
+
 _current: Final[ContextVar[RequestScope | None]] = ContextVar("aeros.request_scope", default=None)
 
 
@@ -275,17 +279,20 @@ async def provided(value: object) -> object:
     provider = as_provider(value)
     if provider is None:
         return value
-    for scoped in scoped_in(provider):
-        await opened(scoped)
+    for item in needed_by(provider):
+        if isinstance(item, RequestScoped):
+            await opened(cast("RequestScoped[object]", item))
+        elif item.is_async_mode_disabled():
+            # It was noted at the first call, which an override may have answered; then the
+            # promises of an async provider would be passed on in place of its values.
+            item.reset_async_mode()
     return await awaited(provider())
 
 
 async def awaited(result: object) -> object:
     """Returns what dependency-injector promises where it has to wait; any other value as it is.
 
-    It waits for futures and coroutines wherever it passes them on. Its own note of whether a
-    provider is async does not tell: it is taken at the first call, which an override may have
-    answered.
+    It waits for futures and coroutines wherever it passes them on.
     """
     return await result if asyncio.isfuture(result) or iscoroutine(result) else result
 
@@ -304,28 +311,33 @@ async def opened(provider: RequestScoped[T]) -> T:
 
 def scoped_in(provider: AnyProvider) -> Iterator[RequestScoped[Any]]:
     """Yields the request-scoped providers that a call of ``provider`` needs, as overridden now."""
-    seen: set[int] = set()
+    for item in needed_by(provider):
+        if isinstance(item, RequestScoped):
+            yield item
 
-    def walk(item: AnyProvider) -> Iterator[RequestScoped[Any]]:
+
+def needed_by(provider: AnyProvider) -> Iterator[AnyProvider]:
+    """Yields a provider and what its call calls, as overridden now; a request-scoped one is an end of it."""
+    seen: set[int] = set()
+    waiting = [provider]
+    while waiting:
+        item = waiting.pop()
         if id(item) in seen:
-            return
+            continue
         seen.add(id(item))
         instead = overriding(item)
+        if instead is None or not isinstance(item, RequestScoped):
+            yield item
         if instead is not None:
-            yield from walk(instead)
-        elif isinstance(item, RequestScoped):
-            yield item  # which opens what it needs itself
+            waiting.append(instead)
         elif isinstance(item, providers.Selector):
             # Only the chosen branch is called.
             chosen = None if item.selector is None else cast(object, item.selector())
             branch = item.providers.get(str(chosen))
             if branch is not None:
-                yield from walk(branch)
-        elif not isinstance(item, providers.Delegate):
-            for other in related(item):
-                yield from walk(other)
-
-    return walk(provider)
+                waiting.append(branch)
+        elif not isinstance(item, (RequestScoped, *_ENDS)):
+            waiting += [*related(item)][::-1]
 
 
 def _manager_of(provider: RequestScoped[Any], args: list[object], kwargs: Mapping[str, object]) -> object:

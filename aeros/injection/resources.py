@@ -11,7 +11,7 @@ from dependency_injector import containers, providers
 
 from aeros.errors import ResourceError
 from aeros.injection.graph import overriding, related
-from aeros.injection.request_scope import awaited
+from aeros.injection.request_scope import awaited, provided
 
 if TYPE_CHECKING:
     from aeros.injection.graph import AnyProvider
@@ -43,12 +43,12 @@ class Resources:
             if provider.initialized:
                 continue
             try:
-                value: object = provider.init()
-                if isawaitable(value):
-                    await value
-            except Exception as error:
+                await provided(provider)
+            except BaseException as error:
                 await self.close()
-                raise ResourceError(name, repr(error)) from error
+                if isinstance(error, Exception):
+                    raise ResourceError(name, repr(error)) from error
+                raise
             self._opened.append((name, provider))
 
     async def close(self) -> None:
@@ -65,8 +65,11 @@ class Resources:
     async def check(self) -> dict[str, str | None]:
         """Asks each open resource that has a method ``ping()``; returns what is wrong, by name."""
         problems: dict[str, str | None] = {}
-        for name, provider in self._in_order():
-            if not provider.initialized:
+        for name, provider in named_providers(self._container):
+            if not isinstance(provider, providers.BaseResource):
+                continue
+            # What stands in the place of one is asked as well; one that is not open is not opened.
+            if not provider.initialized and overriding(provider) is None:
                 continue
             try:
                 value = await awaited(provider())

@@ -670,7 +670,7 @@ def test_other_keys_of_the_database_are_untouched(
     foreign = fickle_redis.names()
     before = fickle_redis.dump(foreign)
     assert len(before) == 9
-    shop = start(max_bytes=20_000)
+    shop = start(max_bytes=20_000, store_deadline_seconds=5)
     shop.get_many("page", 60)
     shop.client.post("/page-0")
     shop.app.clear_cache(tags=[f"page:page-{number}" for number in range(50)])

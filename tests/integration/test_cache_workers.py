@@ -37,7 +37,7 @@ class Team:
     def __init__(self, folder: Path, redis: FickleRedis, local_seconds: float) -> None:
         self.redis = redis
         self.workers = Workers(folder)
-        cache = {"local_seconds": local_seconds, "store_deadline_seconds": 0.25}
+        cache = {"local_seconds": local_seconds, "store_deadline_seconds": 2.0}
         self.one, self.other = (self.workers.start(store=redis.url, cache=cache) for _ in range(2))
 
     def is_listening(self) -> bool:

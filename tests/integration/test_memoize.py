@@ -1387,3 +1387,5 @@ def test_what_names_a_value_has_only_its_arguments(option: str) -> None:
     if option == "tags":
         with pytest.raises(InvalidSettingError, match=r"tags: .* without inject"):
             app.cache(**options)
+        with pytest.raises(InvalidSettingError, match=r"tags: .* without inject"):
+            app.invalidates(**options)
