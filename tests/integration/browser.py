@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import brotli
 import httpx
+import pytest
 import zstandard
 
 from aeros import WebServer
@@ -89,3 +90,17 @@ def finish(client: httpx.Client) -> None:
     """Makes sure that the last request is over, its file closed: the next one has to wait for that."""
     with suppress(httpx.TransportError):  # a test may have left the connection broken
         client.get("/is-it-over")
+
+
+def failures(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Returns what the compressor has logged, each line once.
+
+    Pytest listens to a logger that does not propagate by itself, and hears a line again where it is
+    forwarded to.
+    """
+    told = {
+        record.created: record.getMessage().partition(":")[0]
+        for record in caplog.records
+        if record.name == "aeros.compression"
+    }
+    return list(told.values())
