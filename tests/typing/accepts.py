@@ -8,15 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, ClassVar, assert_type
+from typing import Any, ClassVar, Self, TextIO, assert_type
 
 import uvicorn
 from cachelib import FileSystemCache, RedisCache, SimpleCache
 from dependency_injector import providers
 from quart import Blueprint, Quart, Response, request
+from quart.typing import ResponseTypes
 from quart.views import MethodView
 
 from aeros import (
@@ -25,12 +36,14 @@ from aeros import (
     BindError,
     Br,
     Cache,
+    CacheControl,
     CacheStats,
     ConfigurationError,
     Container,
     EntryFormatError,
     Explanation,
     Gzip,
+    InjectionError,
     InstancePathError,
     InvalidHeaderError,
     InvalidSettingError,
@@ -40,22 +53,40 @@ from aeros import (
     Memoized,
     MissingExtraError,
     Negotiated,
+    NotInjectedError,
     PrivilegedPortError,
     ProviderError,
     RedisStore,
+    RequestScopeError,
+    ResourceError,
     Serializer,
     ServerSettings,
     StartupError,
     TypedSerializer,
     UncacheableArgumentError,
     UnknownOptionError,
+    UnknownProviderError,
     UnknownVariableError,
     UnserializableError,
     WebServer,
     Zstd,
+    inject,
 )
-from aeros.compression import Base, Coding
+from aeros.caching.client import immutable, no_store
+from aeros.compression import (
+    Base,
+    Coding,
+    CompressionMiddleware,
+    CompressorOptions,
+    Encoder,
+    StreamCoding,
+    ThoroughCoding,
+    uncompressed,
+)
+from aeros.containers import RequestScoped
 from aeros.serving.runner import AnyServer, RunningServer
+from aeros.testing import override
+from aeros.types import Receive, Scope, Send
 
 # The container: providers are replaced without an annotation, an ignore or a cast.
 
@@ -357,6 +388,68 @@ async def call_views() -> None:
     assert_type(await user("ada"), str)
 
 
+# What clients are told: the same for views of any Quart application.
+
+policy = CacheControl(
+    public=True,
+    max_age=60,
+    s_maxage=timedelta(minutes=5),
+    stale_while_revalidate=30.0,
+    stale_if_error=timedelta(days=1),
+    statuses=range(200, 400),
+    cdn=CacheControl(max_age=timedelta(hours=1)),
+    etag=True,
+)
+assert_type(policy, CacheControl)
+assert_type(no_store, CacheControl)
+assert_type(immutable.directives.max_age, int | None)
+assert_type(str(policy), str)
+assert_type(policy.apply(Response("x")), Response)
+CacheControl(private=True, statuses=404)
+CacheControl(no_store=True, statuses=None)
+
+plain_quart = Quart(__name__)
+plain_quart.after_request(policy.apply)
+app.after_request(no_store.apply)
+
+
+@plain_quart.route("/told/<int:number>")
+@policy
+async def told(number: int, *, draft: bool = False) -> dict[str, int]:
+    return {"number": number, "draft": draft}
+
+
+@app.route("/sync-told/<int:number>")
+@app.cache(timeout=60)
+@CacheControl(max_age=60)
+def sync_told(number: int) -> tuple[str, int]:
+    return str(number), 200
+
+
+@app.route("/told-outside/<int:number>")
+@no_store
+@app.cache(timeout=60)
+async def told_outside(number: int) -> str:
+    return str(number)
+
+
+class ToldView(MethodView):
+    """A class-based view with the decorator on all of it, and on a method."""
+
+    decorators: ClassVar[list[Callable[..., Any]]] = [no_store]
+
+    @policy
+    async def get(self, number: int) -> str:
+        return str(number)
+
+
+async def call_told_views() -> None:
+    assert_type(await told(1, draft=True), dict[str, int])
+    assert_type(await sync_told(1), tuple[str, int])
+    assert_type(await told_outside(number=1), str)
+    assert_type(await ToldView().get(1), str)
+
+
 # What the application tells.
 
 stats = app.cache_stats()
@@ -524,3 +617,360 @@ async def takes_a_memoized(function: Memoized[[int], list[int]]) -> None:
 
 def is_about_values(error: UnserializableError | UncacheableArgumentError) -> str:
     return error.problem
+
+
+# Compression: what is given to it, and what wraps or leaves it.
+
+
+class OwnEncoder:
+    """One stream through a coding of the application's own."""
+
+    def encode(self, data: bytes) -> bytes:
+        return data
+
+    def flush(self) -> bytes:
+        return b""
+
+    def finish(self) -> bytes:
+        return b""
+
+
+class OwnCoding:
+    """A coding that can do everything; the protocols ask for no base class."""
+
+    @property
+    def name(self) -> str:
+        return "x-own"
+
+    def compress(self, content: bytes) -> bytes:
+        return content
+
+    def compress_thoroughly(self, content: bytes) -> bytes:
+        return content
+
+    def encoder(self) -> OwnEncoder:
+        return OwnEncoder()
+
+
+def is_any_coding(stream: StreamCoding, thorough: ThoroughCoding, coding: Coding) -> None:
+    assert_type(stream.encoder(), Encoder)
+    assert_type(thorough.compress_thoroughly(b""), bytes)
+    if isinstance(coding, StreamCoding):
+        is_any_coding(coding, OwnCoding(), coding)
+
+
+is_any_coding(OwnCoding(), OwnCoding(), OwnCoding())
+options: CompressorOptions = {"min_size": 0, "flush_seconds": 0.5, "offload_size": None, "hot_after": 100}
+assert_type(Br(5, **options).hot_after, int | None)
+assert_type(Negotiated(OwnCoding(), Br(), hot_after=1, offload_size=0, flush_seconds=0).flush_seconds, float)
+WebServer(__name__, compression=Negotiated(OwnCoding()), etag=True)
+
+
+async def bare_application(scope: Scope, receive: Receive, send: Send) -> None: ...
+
+
+assert_type(CompressionMiddleware(bare_application), CompressionMiddleware)
+assert_type(CompressionMiddleware(bare_application, compressor=Gzip(9)).compressor, Base)
+CompressionMiddleware(CompressionMiddleware(bare_application, None))
+CompressionMiddleware(Quart(__name__), Negotiated(Zstd(), Br()))
+
+
+@app.route("/account/<int:number>")
+@uncompressed
+async def account(number: int, *, full: bool = False) -> tuple[str, int]:
+    return f"{number}{full}", 200
+
+
+@app.route("/sync-account")
+@app.cache(timeout=60)
+@uncompressed
+def sync_account() -> str:
+    return ""
+
+
+@uncompressed
+@app.cache(timeout=60)
+async def cached_account(number: int) -> dict[str, int]:
+    return {"number": number}
+
+
+class AccountView(MethodView):
+    """A class-based view that opts out as a whole, and in a method."""
+
+    decorators: ClassVar[list[Callable[..., Any]]] = [uncompressed]
+
+    @uncompressed
+    async def get(self, number: int) -> str:
+        return str(number)
+
+
+async def call_accounts() -> None:
+    assert_type(await account(1, full=True), tuple[str, int])
+    assert_type(await sync_account(), str)
+    assert_type(await cached_account(number=1), dict[str, int])
+    assert_type(await AccountView().get(1), str)
+
+
+# Injection: a default of the provider's type, whatever the provider is.
+
+
+class Session:
+    """What lives as long as a request."""
+
+    def __init__(self, url: str = "") -> None:
+        self.url = url
+
+
+class Books:
+    """A repository on it."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+
+async def session_generator(url: str) -> AsyncGenerator[Session]:
+    yield Session(url)
+
+
+async def session_iterator(url: str) -> AsyncIterator[Session]:
+    yield Session(url)
+
+
+def sync_session_generator(url: str) -> Generator[Session]:
+    yield Session(url)
+
+
+def sync_session_iterator(url: str) -> Iterator[Session]:
+    yield Session(url)
+
+
+@asynccontextmanager
+async def session_manager(url: str) -> AsyncGenerator[Session]:
+    yield Session(url)
+
+
+@contextmanager
+def sync_session_manager(url: str) -> Generator[Session]:
+    yield Session(url)
+
+
+class SelfManaged(Session):
+    """A session that is its own context manager, as SQLAlchemy's is."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None: ...
+
+
+class SyncSelfManaged(Session):
+    """The same, sync."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+async def connected(url: str) -> AbstractAsyncContextManager[Session]:
+    return session_manager(url)
+
+
+async def self_managed(url: str) -> SelfManaged:
+    return SelfManaged(url)
+
+
+def opened_file(name: str) -> TextIO:
+    return Path(name).open()
+
+
+async def open_pool(size: int) -> AsyncGenerator[list[Session]]:
+    yield [Session() for _ in range(size)]
+
+
+assert_type(RequestScoped(session_generator, "sqlite://"), RequestScoped[Session])
+assert_type(RequestScoped(session_iterator, url="sqlite://"), RequestScoped[Session])
+assert_type(RequestScoped(sync_session_generator, "sqlite://"), RequestScoped[Session])
+assert_type(RequestScoped(sync_session_iterator, "sqlite://"), RequestScoped[Session])
+assert_type(RequestScoped(session_manager, "sqlite://"), RequestScoped[Session])
+assert_type(RequestScoped(sync_session_manager, "sqlite://"), RequestScoped[Session])
+assert_type(RequestScoped(SelfManaged), RequestScoped[SelfManaged])
+assert_type(RequestScoped(SyncSelfManaged), RequestScoped[SyncSelfManaged])
+assert_type(RequestScoped(connected, "sqlite://"), RequestScoped[Session])
+assert_type(RequestScoped(self_managed, "sqlite://"), RequestScoped[SelfManaged])
+assert_type(RequestScoped(opened_file, "books.txt"), RequestScoped[TextIO])
+
+
+class ShelfContainer(AppContainer):
+    """A container with providers of each kind, none of them annotated."""
+
+    session = RequestScoped(session_generator, AppContainer.config.database.url)
+    books = providers.Factory(Books, session)
+    pool = providers.Resource(open_pool, 3)
+    limits = providers.Object({"pages": 3})
+    now = providers.Callable(timedelta, seconds=1)
+
+
+class LaterContainer(ShelfContainer):
+    """A subclass that replaces one."""
+
+    session = RequestScoped(sync_session_generator, "sqlite://")
+
+
+as_provider: providers.Provider[Session] = ShelfContainer.session
+shelves = WebServer(__name__, container=ShelfContainer())
+assert_type(inject(ShelfContainer.session), Session)
+assert_type(inject(ShelfContainer.books), Books)
+assert_type(inject(ShelfContainer.pool), list[Session])
+assert_type(inject(ShelfContainer.limits), dict[str, int])
+assert_type(inject(ShelfContainer.now), timedelta)
+assert_type(inject(ShelfContainer.users), Users)
+assert_type(inject(ShelfContainer.cache), Cache)
+assert_type(inject(ShelfContainer.settings), ServerSettings)
+assert_type(inject(ShelfContainer.logger), logging.Logger)
+assert_type(inject(LaterContainer.session), Session)
+assert_type(inject(shelves.container.books), Books)
+assert_type(inject(RequestScoped(session_manager, "")), Session)
+assert_type(inject(AppContainer.config.database.pages.as_int()), int)
+assert_type(shelves.container.session(), Session)
+assert_type(shelves.container.books().session.url, str)
+assert_type(shelves.container.limits(), dict[str, int])
+
+
+@shelves.route("/shelves/<int:number>")
+@shelves.cache(timeout=60)
+async def shelf_view(
+    number: int, books: Books = inject(ShelfContainer.books), *, users: Users = inject(ShelfContainer.users)
+) -> dict[str, int]:
+    assert_type(books, Books)
+    assert_type(users, Users)
+    return {"number": number}
+
+
+@shelves.route("/sync-shelves")
+def sync_shelf_view(session: Session = inject(ShelfContainer.session)) -> str:
+    return session.url
+
+
+class ShelfView(MethodView):
+    """A class-based view."""
+
+    async def get(self, number: int, books: Books = inject(ShelfContainer.books)) -> str:
+        return f"{number}{books.session.url}"
+
+
+shelves.add_url_rule("/class/<int:number>", view_func=ShelfView.as_view("class"))
+
+
+@shelves.websocket("/socket")
+async def shelf_socket(books: Books = inject(ShelfContainer.books)) -> None: ...
+
+
+@shelves.before_request
+async def before_shelves(session: Session = inject(ShelfContainer.session)) -> None: ...
+
+
+@shelves.after_request
+async def after_shelves(
+    response: ResponseTypes, session: Session = inject(ShelfContainer.session)
+) -> ResponseTypes:
+    return response
+
+
+@shelves.teardown_request
+async def teardown_shelves(
+    error: BaseException | None, session: Session = inject(ShelfContainer.session)
+) -> None: ...
+
+
+@shelves.before_serving
+async def before_serving_shelves(pool: list[Session] = inject(ShelfContainer.pool)) -> None: ...
+
+
+@shelves.while_serving
+async def while_serving_shelves(pool: list[Session] = inject(ShelfContainer.pool)) -> AsyncGenerator[None]:
+    yield
+
+
+@shelves.errorhandler(KeyError)
+async def on_key_error(error: KeyError, books: Books = inject(ShelfContainer.books)) -> tuple[str, int]:
+    return "", 404
+
+
+async def is_closed(books: Books = inject(ShelfContainer.books)) -> bool:
+    return not books.session.url
+
+
+def shelf_key(users: Users = inject(ShelfContainer.users)) -> str:
+    return users.address
+
+
+@shelves.cache(timeout=60, unless=is_closed, key=shelf_key)
+async def conditional_shelf() -> str:
+    return ""
+
+
+@shelves.memoize(timeout=60)
+async def shelf_count(number: int, *, books: Books = inject(ShelfContainer.books)) -> int:
+    return number
+
+
+async def shelf_job(number: int, books: Books = inject(ShelfContainer.books)) -> int:
+    return number
+
+
+def sync_shelf_job(number: int, users: Users = inject(ShelfContainer.users)) -> str:
+    return users.address
+
+
+async def call_shelves() -> None:
+    """What is injected may be given, and need not be."""
+    assert_type(await shelf_view(1), dict[str, int])
+    assert_type(await shelf_view(1, Books(Session()), users=Users("")), dict[str, int])
+    assert_type(sync_shelf_view(Session()), str)
+    assert_type(await ShelfView().get(1, books=Books(Session())), str)
+    assert_type(await before_shelves(Session()), None)
+    assert_type(await conditional_shelf(), str)
+    assert_type(await shelf_count(1), int)
+    assert_type(await shelf_count(1, books=Books(Session())), int)
+    async with shelves.request_scope() as nothing:
+        assert_type(nothing, None)
+        assert_type(await shelves.ensure_async(shelf_job)(1), int)
+        assert_type(await shelves.ensure_async(sync_shelf_job)(1), str)
+    shelves.add_background_task(shelf_job, 3)
+    assert_type(await shelves.check_health(), dict[str, str | None])
+
+
+class FakeUsers(Users):
+    """A stand-in."""
+
+
+@override(shelves.container.users, FakeUsers("nowhere"))
+async def test_with_a_fake(number: int) -> str:
+    return str(number)
+
+
+async def use_fakes() -> None:
+    with override(shelves.container.session, Session("fake")):
+        pass
+    with override(shelves.container.session, RequestScoped(sync_session_manager, "")):
+        pass
+    with override(shelves.container.cache, Cache()), override(shelves.container.compressor, None):
+        pass
+    with override(shelves.container.users, providers.Singleton(Users, "fake")):
+        pass
+    assert_type(await test_with_a_fake(3), str)
+
+
+def is_about_injection(error: InjectionError) -> str:
+    match error:
+        case UnknownProviderError():
+            assert_type(error.setting, str)
+            return error.provider
+        case NotInjectedError():
+            return error.use
+        case ResourceError() | RequestScopeError():
+            assert_type(error.provider, str)
+            return error.problem
+        case _:
+            return str(error)

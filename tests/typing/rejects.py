@@ -8,11 +8,27 @@ Never run. An ignore that hides nothing is an error itself (``warn_unused_ignore
 from __future__ import annotations
 
 import hashlib
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager
 
 from cachelib import SimpleCache
 from dependency_injector import providers
 
-from aeros import Br, Cache, Container, Gzip, Negotiated, ServerSettings, WebServer, Zstd
+from aeros import (
+    Br,
+    Cache,
+    CacheControl,
+    Container,
+    Gzip,
+    Negotiated,
+    ServerSettings,
+    WebServer,
+    Zstd,
+    inject,
+)
+from aeros.compression import CompressionMiddleware, StreamCoding, ThoroughCoding, uncompressed
+from aeros.containers import RequestScoped
+from aeros.testing import override
 
 
 class AppContainer(Container):
@@ -229,3 +245,206 @@ class NoCoding:
 
 Negotiated(NoCoding())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 Gzip().negotiate(b"gzip")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+# What clients are told
+
+CacheControl(max_age="60")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+CacheControl(public="yes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+CacheControl(private=("Set-Cookie",))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+CacheControl(maxage=60)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+CacheControl(60)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+CacheControl(max_age=60, statuses="404")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+CacheControl(max_age=60, cdn="max-age=600")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+CacheControl(max_age=60).etag = True  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+CacheControl(max_age=60).apply("text")  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+CacheControl(max_age=60)(5)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+@CacheControl  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+async def told_without_parentheses() -> str:
+    return ""
+
+
+@CacheControl(max_age=60)
+async def told(number: int) -> str:
+    return str(number)
+
+
+async def call_told_view() -> None:
+    await told("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    length: int = await told(1)  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    print(length)
+
+
+# Compression: its options, what it wraps, and what opts out
+
+Gzip(min_size=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Br(flush_seconds="0.02")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Zstd(offload_size="64 KiB")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Negotiated(hot_after=2.5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Gzip(mimetypes=[b"text/*"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+Gzip(minimum_size=500)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+Gzip().hot_after = "often"  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+WebServer(__name__, etag="yes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+CompressionMiddleware(app="shop:app")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+CompressionMiddleware(CompressionMiddleware)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+CompressionMiddleware(app.run_server)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+CompressionMiddleware(WebServer(__name__), "br")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+CompressionMiddleware(WebServer(__name__), False)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+CompressionMiddleware()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+CompressionMiddleware(WebServer(__name__), level=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+class OnlyWhole:
+    name = "x-whole"
+
+    def compress(self, content: bytes) -> bytes:
+        return content
+
+
+class WrongEncoder:
+    name = "x-wrong"
+
+    def compress(self, content: bytes) -> bytes:
+        return content
+
+    def encoder(self) -> str:
+        return ""
+
+
+whole_stream: StreamCoding = OnlyWhole()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+wrong_stream: StreamCoding = WrongEncoder()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+whole_thorough: ThoroughCoding = OnlyWhole()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+uncompressed(5)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+@uncompressed
+async def account(number: int) -> str:
+    return str(number)
+
+
+async def call_account() -> None:
+    await account("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    length: int = await account(1)  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    print(length)
+
+
+# Injection: the parameter's type is the provider's
+
+
+class Users:
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+
+class Session:
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+
+async def open_session(url: str) -> AsyncGenerator[Session]:
+    yield Session(url)
+
+
+def open_sync_session(url: str) -> Generator[Session]:
+    yield Session(url)
+
+
+@asynccontextmanager
+async def managed_session(url: str) -> AsyncGenerator[Session]:
+    yield Session(url)
+
+
+@asynccontextmanager
+async def managed_users() -> AsyncGenerator[Users]:
+    yield Users("")
+
+
+async def found_session(url: str) -> Session:
+    return Session(url)
+
+
+class ShelfContainer(Container):
+    users = providers.Singleton(Users, "localhost")
+    session = RequestScoped(open_session, "sqlite://")
+    retries = providers.Object(3)
+
+
+shelves = WebServer(__name__, container=ShelfContainer())
+
+
+async def wrong_class(users: Session = inject(ShelfContainer.users)) -> None: ...  # type: ignore[assignment]  # pyright: ignore[reportArgumentType]
+async def wrong_session(session: Users = inject(ShelfContainer.session)) -> None: ...  # type: ignore[assignment]  # pyright: ignore[reportArgumentType]
+async def wrong_value(retries: str = inject(ShelfContainer.retries)) -> None: ...  # type: ignore[assignment]  # pyright: ignore[reportArgumentType]
+async def wrong_optional(session: Users | None = inject(ShelfContainer.session)) -> None: ...  # type: ignore[assignment]  # pyright: ignore[reportArgumentType]
+async def not_the_generator(session: AsyncGenerator[Session] = inject(ShelfContainer.session)) -> None: ...  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+async def wrong_standard(cache: Gzip = inject(ShelfContainer.cache)) -> None: ...  # type: ignore[assignment]  # pyright: ignore[reportArgumentType]
+async def misspelt(users: Users = inject(ShelfContainer.usres)) -> None: ...  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownArgumentType, reportUnknownMemberType]
+async def wrong_in_instance(users: Session = inject(shelves.container.users)) -> None: ...  # type: ignore[assignment]  # pyright: ignore[reportArgumentType]
+async def no_provider(users: Users = inject(Users)) -> None: ...  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+async def no_argument(users: Users = inject()) -> None: ...  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+@shelves.route("/shelves/<int:number>")
+async def shelf(number: int, users: Users = inject(ShelfContainer.users)) -> dict[str, int]:
+    return {"number": number}
+
+
+async def shelf_job(number: int, users: Users = inject(ShelfContainer.users)) -> None: ...
+
+
+def needs_an_argument(users: Users) -> bool:
+    return bool(users.address)
+
+
+async def call_shelves() -> None:
+    await shelf(1, Session(""))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await shelf("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    text: str = await shelf(1)  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    print(text, users_of_nobody)
+    async with shelves.request_scope() as scope:
+        scope.close()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+    with shelves.request_scope():  # type: ignore[attr-defined]  # pyright: ignore[reportGeneralTypeIssues]
+        pass
+    healthy: bool = await shelves.check_health()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    print(healthy)
+    shelves.add_background_task(shelf_job, "1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    shelves.add_background_task(shelf_job)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+users_of_nobody: int = shelves.container.users()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+session_of_nobody: Users = shelves.container.session()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+shelves.cache(unless=needs_an_argument)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+# What a session's factory yields
+
+scoped: providers.Provider[Users] = RequestScoped(open_session, "")  # type: ignore[arg-type]  # pyright: ignore[reportAssignmentType]
+sync_scoped: RequestScoped[Users] = RequestScoped(open_sync_session, "")  # type: ignore[arg-type]  # pyright: ignore[reportAssignmentType]
+managed: RequestScoped[Users] = RequestScoped(managed_session, "")  # type: ignore[arg-type]  # pyright: ignore[reportAssignmentType]
+RequestScoped(found_session, "")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+RequestScoped(Users, "")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+RequestScoped("session")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+RequestScoped()  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+
+
+class AnnotatedContainer(Container):
+    session: providers.Provider[Session] = RequestScoped(managed_session, "")
+
+
+class WrongSession(AnnotatedContainer):
+    session = RequestScoped(managed_users)  # type: ignore[arg-type]  # pyright: ignore[reportAssignmentType]
+
+
+# What stands in for a provider
+
+override(shelves.container.users, Session(""))  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+override(shelves.container.session, Users(""))  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+override(shelves.container.retries, "3")  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+override(shelves.container.users, providers.Object(Session("")))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+override(shelves.container.session, RequestScoped(managed_users))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+override(shelves.container.cache, SimpleCache())  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+override(shelves.container.users(), Users(""))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+override("users", Users(""))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+override(shelves.container.usres, Users(""))  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownArgumentType, reportUnknownMemberType]
+override(shelves.container.users)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
