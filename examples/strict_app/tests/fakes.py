@@ -5,9 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
+from ..database import Database
 from ..models import Book, DuplicateBookError
+
+
+class FakeDatabase(Database):
+    """A database that nobody opens, and that answers or not as a test wants it."""
+
+    def __init__(self) -> None:
+        super().__init__(create_async_engine("sqlite+aiosqlite://"))
+        self.is_away = False
+
+    async def ping(self) -> None:
+        """Raises an error if the database is away."""
+        if self.is_away:
+            raise ConnectionError("the database is away")
 
 
 class FakeBooks:

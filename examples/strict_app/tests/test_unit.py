@@ -10,14 +10,12 @@ from aeros import Cache, WebServer
 from aeros.testing import Clock, assert_cached, assert_not_cached
 from pytest_aeros import OverrideFixture
 from quart.typing import TestClientProtocol as Client
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from ..app import app as catalogue
 from ..container import AppContainer
-from ..database import Database
 from ..models import Book, Draft, DuplicateBookError, InvalidBookError, NoSuchBookError
 from ..service import Library
-from .fakes import FakeBooks, FakeSession
+from .fakes import FakeBooks, FakeDatabase, FakeSession
 
 ULYSSES = {"title": "Ulysses", "author": "James Joyce"}
 EMMA = {"title": "Emma", "author": "Jane Austen"}
@@ -36,12 +34,20 @@ def session() -> FakeSession:
 
 
 @pytest.fixture
-def app(override: OverrideFixture, books: FakeBooks, session: FakeSession) -> WebServer[AppContainer]:
+def database() -> FakeDatabase:
+    """A database that answers."""
+    return FakeDatabase()
+
+
+@pytest.fixture
+def app(
+    override: OverrideFixture, database: FakeDatabase, books: FakeBooks, session: FakeSession
+) -> WebServer[AppContainer]:
     """The application, with a fake in the place of every provider but the library."""
     container = catalogue.container
     override(container.database_url, "nowhere://")
     override(container.page_size, 2)
-    override(container.database, Database(create_async_engine("sqlite+aiosqlite://")))
+    override(container.database, database)
     override(container.session, session)
     override(container.books, books)
     override(container.new_id, "2")
@@ -209,7 +215,14 @@ async def test_a_bug_is_logged_and_not_shown(
     assert "page 1 is lost" in caplog.text
 
 
-async def test_starting_opens_nothing_that_is_replaced(app: WebServer[AppContainer]) -> None:
-    """There is no database at ``nowhere://``."""
+async def test_starting_opens_nothing_that_is_replaced(
+    app: WebServer[AppContainer], database: FakeDatabase
+) -> None:
+    """There is no database at ``nowhere://``; its stand-in says how it is."""
     async with app.test_app() as started:
-        assert (await started.test_client().get("/health")).status_code == 200
+        client = started.test_client()
+        assert (await client.get("/health")).status_code == 200
+        database.is_away = True
+        response = await client.get("/health")
+        assert response.status_code == 503
+        assert "the database is away" in (await response.get_json())["problems"]["database"]

@@ -123,6 +123,11 @@ async def async_function(log: Log, name: str = "x") -> AbstractAsyncContextManag
     return AsyncSession(log, name)
 
 
+def plain_function(log: Log, name: str = "x") -> Awaitable[AbstractAsyncContextManager[str]]:
+    """One that is async without saying so."""
+    return async_function(log, name)
+
+
 async def async_function_of_a_sync_one(log: Log, name: str = "x") -> AbstractContextManager[str]:
     """An async function that gives a sync one."""
     return Session(log, name)
@@ -135,6 +140,7 @@ ASYNC_FACTORIES: list[Callable[..., Any]] = [
     AwaitableSession,
     async_function,
     async_function_of_a_sync_one,
+    plain_function,
     partial(async_generator, name="x"),
 ]
 SYNC_FACTORIES: list[Callable[..., Any]] = [
