@@ -727,7 +727,7 @@ class Office:
         return self.tasks(), len(self.coding.encoders), psutil.Process().num_fds()
 
     def is_back_to(self, before: tuple[int, int, int]) -> bool:
-        """Tells whether nothing more is in use; files that earlier tests left to the collector may be gone."""
+        """Tells whether nothing more is in use; what earlier tests left to the collector may be gone."""
         return all(now <= then for now, then in zip(self.in_use(), before, strict=True))
 
     def has_file_open(self) -> bool:
