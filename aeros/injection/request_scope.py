@@ -198,21 +198,23 @@ class RequestScope:
         What can not be closed is logged: the response is out, and the others are closed all the same.
         """
         self._is_closed = True
-        error, cancelled = self.error, None
+        error, ending = self.error, None
         while self._leaving:
             name, leave = self._leaving.pop()
             try:
                 left = leave(type(error) if error else None, error, error.__traceback__ if error else None)
                 if isawaitable(left):
                     await left
-            except asyncio.CancelledError as cancellation:
-                cancelled = None if cancellation is error else cancellation
-            except BaseException as failure:
+            except Exception as failure:
                 if failure is not error:
                     logging.getLogger("aeros.injection").exception("%s could not be closed", name)
+            except BaseException as stop:  # noqa: BLE001 - it is raised below
+                # A cancellation, or the end of the process, goes on once the others are closed.
+                if stop is not error:
+                    ending = stop
         self._values.clear()
-        if cancelled is not None:
-            raise cancelled
+        if ending is not None:
+            raise ending
 
     def _check_open(self, name: str) -> None:
         if self._is_closed:

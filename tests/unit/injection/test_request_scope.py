@@ -831,3 +831,31 @@ async def test_the_current_scope_is_that_of_the_task() -> None:
         assert await asyncio.create_task(inner()) is current
         assert current_request_scope() is current
     assert current_request_scope() is None
+
+
+@pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt, asyncio.CancelledError])
+async def test_an_end_that_is_asked_for_while_closing_goes_on(end: type[BaseException]) -> None:
+    """Once the others are closed; one of them that hands the request's own error on does not hide it."""
+    cancelled = asyncio.CancelledError("the client has left")
+    log: Log = []
+
+    def hands_on(log: Log) -> Generator[str]:
+        try:
+            yield "first"
+        finally:
+            log.append("closed")
+
+    def ends() -> Generator[str]:
+        try:
+            yield "last"
+        finally:
+            raise end("stop")
+
+    first, last = scoped(hands_on, log), scoped(ends)
+    opened_here = RequestScope()
+    opened_here.error = cancelled
+    for provider in (first, last):
+        await opened_here.open(provider)
+    with pytest.raises(end, match="stop"):
+        await opened_here.close()
+    assert log == ["closed"]
