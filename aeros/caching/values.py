@@ -137,7 +137,7 @@ class Values:
         task = self._compute(address, rules, compute, loads, sighting, flight)
         try:
             made = await asyncio.shield(task)
-        except Exception:
+        except Exception:  # whatever the function raises: a stale value is better, if there is one
             rescue = self._rescue(found, address, sighting)
             if rescue is None:
                 raise

@@ -9,8 +9,9 @@ from aeros.compression.compressors import EVENT_STREAM, Base
 from aeros.compression.workshop import Workshop
 from aeros.exchange import Exchange, Representation
 from aeros.http.cache_control import parse_response_directives
+from aeros.http.conditional import entity_tag_in
 from aeros.http.digest import with_digests
-from aeros.http.etag import EntityTag, for_coding, parse_entity_tag
+from aeros.http.etag import EntityTag, for_coding
 from aeros.http.fields import combined_value, first_value, replaced, with_list_member, without
 from aeros.types import RawHeaders, Scope
 
@@ -82,7 +83,7 @@ class ResponseCoder:
             return headers, None
         # How a stream is cut into flushes depends on time, so only a weak tag is true of it. It is
         # the application's own, weakened: what it compares a request's tags with itself.
-        tag = _entity_tag(headers)
+        tag = entity_tag_in(headers)
         weak = None if tag is None else EntityTag(tag.opaque, weak=True)
         headers = without(with_digests(headers, None), frozenset({b"content-length"}))
         return _coded(headers, coding, weak), coding
@@ -117,12 +118,8 @@ def _forbids_transforming(headers: RawHeaders) -> bool:
     return stated is not None and parse_response_directives(stated).no_transform
 
 
-def _entity_tag(headers: RawHeaders) -> EntityTag | None:
-    return parse_entity_tag((first_value(headers, b"etag") or b"").decode("latin-1"))
-
-
 def _strong_tag(headers: RawHeaders, variant: str) -> EntityTag | None:
-    tag = _entity_tag(headers)
+    tag = entity_tag_in(headers)
     return None if tag is None else for_coding(tag, variant)
 
 

@@ -71,6 +71,7 @@ class InjectingApplication(Quart):
         try:
             yield
         except BaseException as error:
+            # A cancelled job is no success: its session is told of that as well.
             scope.error = error
             raise
         finally:
@@ -92,7 +93,7 @@ class InjectingApplication(Quart):
             if scope["type"] == "http" and not sending.is_complete and request_scope.error is None:
                 # Whoever ended it keeps to himself how: a client that left, a timeout.
                 request_scope.error = CancelledError("the response broke off")
-        except BaseException as error:
+        except BaseException as error:  # a cancelled request as well: what it began is not to be committed
             request_scope.error = error
             raise
         finally:
@@ -155,7 +156,7 @@ class InjectingApplication(Quart):
         """Handles a websocket; Quart keeps to itself that its client has left."""
         try:
             return await super().handle_websocket(websocket)
-        except BaseException as error:
+        except BaseException as error:  # a client that leaves is a cancellation
             _note(error)
             raise
 
@@ -166,7 +167,7 @@ class InjectingApplication(Quart):
         await self._resources.open()
         try:
             await super().startup()
-        except BaseException:
+        except BaseException:  # a start that is cancelled has no shutdown that would close them
             await self._resources.close()
             raise
 

@@ -349,6 +349,7 @@ def _replace_file(folder: int, file_name: str, *parts: bytes) -> None:
             os.close(file)
         os.replace(draft, file_name, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
+        # Also where the process is told to end in mid-write: a draft that is left is never found again.
         _remove(folder, draft)
         raise
 

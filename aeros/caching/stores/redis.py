@@ -436,6 +436,7 @@ class _ServerLink:
         try:
             await connection.connect()
         except BaseException:
+            # Also one whose deadline has cancelled it: a socket that is half open is nobody's.
             await _drop(connection)
             raise
         return await self._exchange(connection, commands)
