@@ -40,8 +40,11 @@ class Timer:
     def close(self) -> None:
         """Ends everything."""
         self.stop()
-        if self._task is not None:
-            self._task.cancel()
+        # The task keeps what has ended it, with the frames that this happened in, the encoder in one of
+        # them: whoever keeps the task would keep the encoder, until the collector comes.
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
 
     def check(self) -> None:
         """Raises what the work has raised."""

@@ -213,6 +213,9 @@ class RequestScope:
                 if stop is not error:
                     ending = stop
         self._values.clear()
+        # Its traceback has the frames of the request, this scope among them: a circle that would keep
+        # all of it, until the collector comes.
+        self.error = None
         if ending is not None:
             raise ending
 
