@@ -6,13 +6,16 @@ other. Each writes here what the others may need; the exchange travels in the AS
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aeros.http.cache_status import CacheStatus
-from aeros.types import RawHeaders, Scope
+from aeros.types import Message, RawHeaders, Scope
+
+if TYPE_CHECKING:
+    import asyncio
 
 _SCOPE_KEY: Final = "aeros.exchange"
 _DATE_KEY: Final = "aeros.date"
@@ -42,6 +45,45 @@ class Representation(Protocol):
     def note_use(self, coding: str) -> int:
         """Counts one response with the body in ``coding``; returns how many there were."""
         ...
+
+
+class WholeSend:
+    """A ``send`` that also takes a response whole, so that nobody has to put it together again."""
+
+    __slots__ = ()
+
+    async def __call__(self, message: Message) -> None:
+        """Sends one message."""
+        raise NotImplementedError
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether what is sent now goes out without waiting for the client."""
+        raise NotImplementedError
+
+    async def whole(self, status: int, headers: RawHeaders, body: bytes) -> None:
+        """Sends a response that is complete; does what its two messages would do."""
+        raise NotImplementedError
+
+
+class Arrival:
+    """A request as it comes in: the owner of a ``receive`` that need not be asked again and again."""
+
+    __slots__ = ()
+
+    @property
+    def is_bodiless(self) -> bool:
+        """Whether the request has come completely and has no body."""
+        raise NotImplementedError
+
+    @property
+    def task(self) -> asyncio.Task[Any] | None:
+        """The task in which the request is handled."""
+        raise NotImplementedError
+
+    def on_leaving(self, call: Callable[[], None] | None) -> None:
+        """Has a function called once if the client leaves before the response has ended; None: none."""
+        raise NotImplementedError
 
 
 class Releasable(Protocol):
@@ -97,6 +139,8 @@ class Exchange:
         selecting_fields: Request fields that the response must name in ``Vary``.
         refresh: The right to replace a stale response, for a request made for that; the cache's own.
         slot: The admission slot that this request holds, if any.
+        settings: The settings that are in force for this request; the application's own.
+        is_answered: Whether the application has sent its response to the end.
     """
 
     transaction: Transaction | None = None
@@ -108,6 +152,8 @@ class Exchange:
     selecting_fields: tuple[str, ...] = ()
     refresh: object = None
     slot: Releasable | None = None
+    settings: object = None
+    is_answered: bool = False
 
     def __deepcopy__(self, memo: object) -> Exchange:
         """Returns itself: middleware that copies the scope handles the same request."""

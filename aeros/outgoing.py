@@ -42,7 +42,6 @@ class Outgoing(CodedSend):
         send: Send,
         scope: Scope,
         exchange: Exchange,
-        *,
         coder: ResponseCoder,
         compressor: Base | None,
         global_headers: RawHeaders,
@@ -100,14 +99,14 @@ class Outgoing(CodedSend):
             return sliced(self.scope, status, headers, content)
         return status, headers, content
 
-    async def begin(self, start: Message, headers: RawHeaders) -> None:
-        """Sends the start, with the global headers."""
+    def completed(self, headers: RawHeaders) -> RawHeaders:
+        """Returns the fields with the global ones."""
         for name, value in self._global:
             if name == b"vary":  # a list: this place itself may have put a member there
                 headers = with_list_member(headers, name, value.decode("latin-1"))
             elif first_value(headers, name) is None:
                 headers = [*headers, (name, value)]
-        await super().begin(start, headers)
+        return headers
 
 
 def _forbids_storing(headers: RawHeaders) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Generic, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 T = TypeVar("T")
 
@@ -17,10 +17,11 @@ class PerLoop(Generic[T]):
     test client), so what awaits must not be kept on the application itself.
     """
 
-    __slots__ = ("_make", "_values")
+    __slots__ = ("_latest", "_make", "_values")
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
+        self._latest: tuple[ref[asyncio.AbstractEventLoop], T] | None = None
         self._values: WeakKeyDictionary[asyncio.AbstractEventLoop, T] = WeakKeyDictionary()
 
     def get(self) -> T:
@@ -30,10 +31,17 @@ class PerLoop(Generic[T]):
             RuntimeError: No event loop runs in this thread.
         """
         loop = asyncio.get_running_loop()
+        latest = self._latest
+        if latest is not None and latest[0]() is loop:  # nearly always: most processes have one loop
+            return latest[1]
         value = self._values.get(loop)
         if value is None:
             value = self._values[loop] = self._make()
+        self._latest = ref(loop, self._forget_latest), value
         return value
+
+    def _forget_latest(self, _loop: ref[asyncio.AbstractEventLoop]) -> None:
+        self._latest = None
 
     def loops(self) -> list[asyncio.AbstractEventLoop]:
         """Returns the loops that have a value and are still alive. May be called from any thread."""

@@ -128,14 +128,16 @@ def _from_plain(values: dict[str, Any]) -> ServerSettings:
 class SettingsResolver:
     """Chooses settings from layers, and remembers the last answer while the layers stay the same.
 
-    Resolving is on the way of every request; reading a dozen keys and comparing them is all it
-    costs when nothing has changed.
+    Resolving is on the way of every request; comparing the layers with what they were is all it costs
+    when nothing has changed.
     """
 
-    __slots__ = ("_answer", "_layers")
+    __slots__ = ("_answer", "_chosen_from", "_layers")
 
     def __init__(self) -> None:
-        self._layers: tuple[dict[str, object], ...] | None = None
+        # All of the layers, and what of them is a setting: an application's own keys change no answer.
+        self._layers: tuple[Mapping[str, object], ...] = ()
+        self._chosen_from: tuple[dict[str, object], ...] = ()
         self._answer: ServerSettings | None = None
 
     def resolve(
@@ -155,11 +157,14 @@ class SettingsResolver:
         Raises:
             ConfigurationError: A value does not fit.
         """
+        if self._answer is not None and (arguments, config, environment) == self._layers:
+            return self._answer
         stated = {name: config[name] for name in _SOURCES if name in config}
-        layers = tuple(_snapshot(layer) for layer in (arguments, stated, environment))
-        if self._answer is None or layers != self._layers:
-            self._answer = _choose(*layers)
-            self._layers = layers
+        chosen = tuple(_snapshot(layer) for layer in (arguments, stated, environment))
+        if self._answer is None or chosen != self._chosen_from:
+            self._answer = _choose(*chosen)
+            self._chosen_from = chosen
+        self._layers = _snapshot(arguments), _snapshot(config), _snapshot(environment)
         return self._answer
 
 

@@ -52,9 +52,11 @@ from aeros.containers import (
 )
 from aeros.exchange import Exchange, attach_exchange, exchange_of
 from aeros.injection.application import InjectingApplication
+from aeros.injection.request_scope import RequestScope, leave, set_current
 from aeros.outgoing import Outgoing
-from aeros.serving.connection import HTTPConnection
-from aeros.serving.context import RequestContext, notice_cookies, template_context
+from aeros.dispatch.connection import HTTPConnection
+from aeros.dispatch.context import RequestContext, notice_cookies, template_context
+from aeros.dispatch.application import DispatchingApplication
 from aeros.serving.instance import instance_path
 from aeros.serving.limits import Admission
 from aeros.serving.options import (
@@ -97,7 +99,7 @@ class RouteOptions(TypedDict, total=False):
     websocket: bool
 
 
-class WebServer(InjectingApplication, CachingApplication, Generic[ContainerT_co]):
+class WebServer(InjectingApplication, CachingApplication, DispatchingApplication, Generic[ContainerT_co]):
     """A ``quart.Quart`` that runs itself on uvicorn, caches and compresses responses.
 
     What is not passed comes from the container: from ``container.config``, the ``AEROS_*``
@@ -173,6 +175,7 @@ class WebServer(InjectingApplication, CachingApplication, Generic[ContainerT_co]
             replace_provider(container, "cache", as_cache(cache))
         if compression is not None:
             replace_provider(container, "compressor", as_compressor(compression))
+        self._providers = container.providers
         self._inject_from(container)
         self._coder = ResponseCoder()
         self._static = StaticFiles(self._coder)
@@ -342,21 +345,33 @@ class WebServer(InjectingApplication, CachingApplication, Generic[ContainerT_co]
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
             return
-        exchange = Exchange()
-        http_scope = cast("MutableMapping[str, Any]", scope)
-        attach_exchange(http_scope, exchange)
         settings = self._settings()
+        compressor = self._current_compressor()
+        exchange = Exchange(settings=settings)
+        http_scope: Any = scope
+        http_send: Any = send
+        attach_exchange(http_scope, exchange)
         outgoing = Outgoing(
-            cast(Send, send),
-            http_scope,
-            exchange,
-            coder=self._coder,
-            compressor=cast(Base | None, resolved(self.container, "compressor")),
-            global_headers=settings.raw_global_headers,
-            makes_etags=settings.etag,
+            http_send, http_scope, exchange, self._coder, compressor, settings.raw_global_headers, settings.etag
         )
+        sending: Any = outgoing
+        opened = RequestScope()
+        token = set_current(opened)
         try:
-            await super().__call__(scope, receive, cast(ASGISendCallable, outgoing))
+            try:
+                await self.asgi_app(scope, receive, sending)
+                if not exchange.is_answered and opened.error is None:
+                    # Whoever ended it keeps to himself how: a client that left, a timeout.
+                    opened.error = asyncio.CancelledError("the response broke off")
+            except BaseException as error:  # a cancelled request as well: what it began is not to be committed
+                opened.error = error
+                raise
+            finally:
+                try:
+                    if opened.end():
+                        await opened.close()
+                finally:
+                    leave(token)
         except (Exception, asyncio.CancelledError) as error:
             if not outgoing.started and not _is_cancelled(error):
                 await outgoing.fail()
@@ -386,34 +401,14 @@ class WebServer(InjectingApplication, CachingApplication, Generic[ContainerT_co]
             view_func = partial(self._send_static, owner)
         super().add_url_rule(rule, endpoint, view_func, provide_automatic_options, **options)
 
-    def request_context(self, request: Request) -> QuartRequestContext:
-        """Returns a context for the request that notices whether the session is used."""
-        return RequestContext(self, request)
-
-    async def handle_request(self, request: Request) -> AnyResponse:
-        """Handles a request; whoever waits for its view is let go however it ends."""
-        exchange = exchange_of(request.scope)
-        if exchange is not None and "cookies" in vars(request):
-            exchange.cookies_used = True  # the user's own class has read them while it was made
-        try:
-            return await super().handle_request(request)
-        finally:
-            if exchange is not None:
-                exchange.end()
-
     async def full_dispatch_request(self, request_context: QuartRequestContext | None = None) -> AnyResponse:
         """Dispatches a request once it is admitted; cached views are admitted when they run."""
         request = (request_context or request_ctx).request
         exchange = exchange_of(request.scope)
-        if exchange is not None:
-            route = cached_route(self.view_functions.get(request.endpoint or ""))
-            refusal = await self.admit(exchange) if route is None else None
+        if exchange is not None and not self.is_admitted(request, exchange):
+            refusal = await self.admit(exchange)
             if refusal is not None:
                 return refusal
-            if route is not None and route.notices_cookies:
-                notice_cookies(request, self._noticing)
-            else:
-                exchange.cookies_used = False
         return await super().full_dispatch_request(request_context)
 
     async def process_response(
@@ -423,15 +418,7 @@ class WebServer(InjectingApplication, CachingApplication, Generic[ContainerT_co]
         context = request_context or request_ctx
         untracked = context.without_tracking() if isinstance(context, RequestContext) else context
         response = await super().process_response(response, untracked)
-        exchange = exchange_of(context.request.scope)
-        if exchange is not None and exchange.transaction is not None:
-            exchange.transaction.commit(
-                status=response.status_code,
-                headers=raw_headers(response),
-                # A context of somebody else's does not tell.
-                personal=exchange.personal if isinstance(context, RequestContext) else "session",
-            )
-        await self.evict_written(context, response)
+        await self.conclude(context, response)
         return response
 
     # What the rooms below ask for
@@ -458,11 +445,45 @@ class WebServer(InjectingApplication, CachingApplication, Generic[ContainerT_co]
             "hard_limit": settings.hard_limit or "off",
         }
 
+    def is_admitted(self, request: Request, exchange: Exchange) -> bool:
+        """Tells whether a request may be handled now; cached views get their slot when they run."""
+        rule = request.url_rule
+        route = None if rule is None else cached_route(self.view_functions.get(rule.endpoint))
+        if route is not None:
+            if route.notices_cookies:
+                notice_cookies(request, self._noticing)
+            else:
+                exchange.cookies_used = False
+            return True
+        exchange.cookies_used = False
+        if exchange.slot is None:
+            settings = _settings_of(exchange)
+            if settings is None:
+                return False
+            exchange.slot = self._admission.enter_at_once(settings.soft_limit, settings.hard_limit)
+        return exchange.slot is not None
+
+    async def refusal(self, exchange: Exchange) -> AnyResponse | None:
+        """Returns the 503 of a request that finds no slot, once there is none."""
+        return await self.admit(exchange)
+
+    async def conclude(self, context: QuartRequestContext, response: AnyResponse) -> None:
+        """Stores what the view has made, unless the finished response forbids it; evicts what was written."""
+        exchange = exchange_of(context.request.scope)
+        if exchange is not None and exchange.transaction is not None:
+            exchange.transaction.commit(
+                status=response.status_code,
+                headers=raw_headers(response),
+                # A context of somebody else's does not tell.
+                personal=exchange.personal if isinstance(context, RequestContext) else "session",
+            )
+        await self.evict_written(context, response)
+
     async def admit(self, exchange: Exchange) -> AnyResponse | None:
         """Gets an admission slot for a request; returns the 503 where there is none."""
         if exchange.slot is not None:
             return None
-        settings = self._settings()
+        settings = _settings_of(exchange) or self._settings()
         slot = await self._admission.enter(settings.soft_limit, settings.hard_limit)
         if slot is not None:
             exchange.slot = slot
@@ -492,7 +513,17 @@ class WebServer(InjectingApplication, CachingApplication, Generic[ContainerT_co]
         return await self._static.send(owner.static_folder, filename, compressor, self.current_cache())
 
     def _settings(self) -> ServerSettings:
-        return cast(ServerSettings, resolved(self.container, "settings"))
+        settings = self._providers["settings"]()
+        return settings if type(settings) is ServerSettings else cast(ServerSettings, self._resolved("settings"))
+
+    def _current_compressor(self) -> Base | None:
+        compressor = self._providers["compressor"]()
+        if compressor is None or isinstance(compressor, Base):
+            return compressor
+        return cast("Base | None", self._resolved("compressor"))
+
+    def _resolved(self, name: str) -> object:
+        return resolved(self.container, name)
 
     def _development_address(self, host: str | None, port: int | None) -> dict[str, object]:
         """Returns the address of ``run()``: loopback unless somebody said otherwise."""
@@ -501,6 +532,12 @@ class WebServer(InjectingApplication, CachingApplication, Generic[ContainerT_co]
         fallback = {"host": name or "127.0.0.1", "port": int(number) if number.isdecimal() else 5000}
         unstated = {setting: value for setting, value in fallback.items() if stated.get(setting) is None}
         return unstated | given(host=host, port=port)
+
+
+def _settings_of(exchange: Exchange) -> ServerSettings | None:
+    """Returns the settings that a request began with; None for one that no server has brought."""
+    settings = exchange.settings
+    return settings if isinstance(settings, ServerSettings) else None
 
 
 def _is_cancelled(error: BaseException) -> bool:

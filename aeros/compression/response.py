@@ -34,15 +34,21 @@ class ResponseCoder:
         Never: 1xx, 204, 205 and 206, what is coded or is a part already, and what its sender
         forbids to transform.
         """
-        content_type = first_value(headers, b"content-type")
+        if status < 200 or status in (204, 205, 206):
+            return False
+        content_type: bytes | None = None
+        may_forbid = False
+        for name, value in headers:
+            if name == b"content-type":
+                content_type = value if content_type is None else content_type
+            elif name == b"cache-control":
+                may_forbid = True
+            elif name == b"content-encoding" or name == b"content-range":
+                return False
         return (
             content_type is not None
-            and status >= 200
-            and status not in (204, 205, 206)
-            and first_value(headers, b"content-encoding") is None
-            and first_value(headers, b"content-range") is None
             and compressor.is_compressible(content_type.decode("latin-1"))
-            and not _forbids_transforming(headers)
+            and not (may_forbid and _forbids_transforming(headers))
         )
 
     def varies(self, compressor: Base, status: int, headers: RawHeaders) -> bool:
@@ -64,7 +70,9 @@ class ResponseCoder:
         is set all the same: another client's copy differs.
         """
         headers = with_list_member(headers, b"vary", "Accept-Encoding")
-        coding = _negotiated(compressor, scope, exchange) if len(body) >= compressor.min_size else None
+        if len(body) < compressor.min_size:
+            return headers, body
+        coding = _negotiated(compressor, scope, exchange)
         if coding is None:
             return headers, body
         name, content = await self._content(compressor, coding, exchange.representation, body)

@@ -9,7 +9,7 @@ from typing import Final
 from aeros.compression.compressors import Base
 from aeros.compression.response import OPTED_OUT, ResponseCoder, flush_seconds
 from aeros.compression.stream import CodedStream, Timer
-from aeros.exchange import Exchange
+from aeros.exchange import Exchange, WholeSend
 from aeros.http.conditional import is_match, with_known_tag, without_content
 from aeros.http.fields import first_value, with_list_member
 from aeros.types import Message, RawHeaders, Scope, Send
@@ -17,9 +17,10 @@ from aeros.types import Message, RawHeaders, Scope, Send
 # Ways to send a body without its bytes passing through Python: there is nothing to compress.
 _WHOLE_FILE: Final = "http.response.pathsend"
 _PART_OF_FILE: Final = "http.response.zerocopysend"
+_LAST: Final = ("http.response.body", _WHOLE_FILE)
 
 
-class CodedSend:
+class CodedSend(WholeSend):
     """The ``send`` that an application gets for one request; compresses what may be compressed.
 
     A start is held until the first of the body has come, because the fields depend on it; that of
@@ -68,6 +69,8 @@ class CodedSend:
 
     async def __call__(self, message: Message) -> None:
         """Sends ``message``, or holds it for a while."""
+        if not message.get("more_body", False) and message["type"] in _LAST:
+            self.exchange.is_answered = True
         if self._timer is None or self._lock is None:
             await self._take(message)
             return
@@ -75,6 +78,33 @@ class CodedSend:
         async with self._lock:
             self._timer.check()  # in the lock: what it waited for may be a start that fails
             await self._take(message)
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether what is sent now goes out without waiting for the client."""
+        return isinstance(self._send, WholeSend) and self._send.is_clear
+
+    async def whole(self, status: int, headers: RawHeaders, body: bytes) -> None:
+        """Sends a whole response."""
+        if self.started or self._held is not None or first_value(headers, b"content-length") != b"%d" % len(body):
+            await self({"type": "http.response.start", "status": status, "headers": headers})
+            await self({"type": "http.response.body", "body": body})
+            return
+        self.exchange.is_answered = True
+        self.on_start()
+        headers = self._prepared(status, headers)
+        if status == 304 or not (self._may_code or self.needs_body()):
+            headers = self._passed(headers)
+            content = body
+        else:
+            status, headers, content = await self._made_whole(status, headers, body)
+        self._discards = self.started = True
+        send, headers = self._send, self.completed(headers)
+        if isinstance(send, WholeSend):
+            await send.whole(status, headers, content)
+        else:
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": content})
 
     def close(self) -> None:
         """Lets go of what the response still has, e.g. of a client that has left."""
@@ -116,12 +146,15 @@ class CodedSend:
         """Forgets a start that is still held: something else is to be answered."""
         self._held = None
 
-    async def begin(self, start: Message, headers: RawHeaders) -> None:
-        """Sends the start."""
-        self.started = True
-        await self._send({**start, "headers": headers})
+    def completed(self, headers: RawHeaders) -> RawHeaders:
+        """Returns the fields of a response as they go out."""
+        return headers
 
     # The messages
+
+    async def _begin(self, start: Message, headers: RawHeaders) -> None:
+        self.started = True
+        await self._send({**start, "headers": self.completed(headers)})
 
     async def _take(self, message: Message) -> None:
         kind = message["type"]
@@ -141,28 +174,31 @@ class CodedSend:
 
     async def _on_start(self, start: Message) -> None:
         self.on_start()
-        headers: RawHeaders = list(start.get("headers", ()))
-        compressor = self._compressor
-        if OPTED_OUT in headers:
-            headers = [line for line in headers if line != OPTED_OUT]
-            self.exchange.opted_out = True  # for a compressor further out, which would not know
-        elif compressor is not None and not self.exchange.opted_out:
-            self._may_code = self.coder.may_code(compressor, start["status"], headers)
-            if self.coder.varies(compressor, start["status"], headers):
-                headers = with_list_member(headers, b"vary", "Accept-Encoding")
-            if start["status"] == 304:
-                headers = with_known_tag(self.scope["headers"], headers)
+        headers = self._prepared(start["status"], list(start.get("headers", ())))
         start = {**start, "headers": headers}
         if (not self._may_code and not self.needs_body()) or start["status"] == 304:
             await self._pass(start)
         elif first_value(headers, b"content-length") is not None:
             self._held = start
-        elif self._may_code and compressor is not None:
+        elif self._may_code and self._compressor is not None:
             self._held = start
             if not self._offers(_WHOLE_FILE, _PART_OF_FILE):
-                self._hold_for(flush_seconds(compressor, headers))
+                self._hold_for(flush_seconds(self._compressor, headers))
         else:
             await self._pass(start)
+
+    def _prepared(self, status: int, headers: RawHeaders) -> RawHeaders:
+        """Returns the fields of a response once it is known whether it may be compressed."""
+        compressor = self._compressor
+        if OPTED_OUT in headers:
+            self.exchange.opted_out = True  # for a compressor further out, which would not know
+            return [line for line in headers if line != OPTED_OUT]
+        if compressor is None or self.exchange.opted_out:
+            return headers
+        self._may_code = self.coder.may_code(compressor, status, headers)
+        if status in (206, 304) and self.coder.varies(compressor, status, headers):
+            headers = with_list_member(headers, b"vary", "Accept-Encoding")
+        return with_known_tag(self.scope["headers"], headers) if status == 304 else headers
 
     def _hold_for(self, seconds: float) -> None:
         self._lock = asyncio.Lock()
@@ -198,18 +234,23 @@ class CodedSend:
             await self._send(message)
             return
         self._discards = True
-        status: int = start["status"]
+        status, headers, content = await self._made_whole(start["status"], headers, body)
+        await self._begin({**start, "status": status}, headers)
+        # The application's own end is awaited: a generator may still work after its last chunk,
+        # and a server that had the end already would tell it that the client has left.
+        await self._send({**message, "body": content})
+
+    async def _made_whole(
+        self, status: int, headers: RawHeaders, body: bytes
+    ) -> tuple[int, RawHeaders, bytes]:
+        """Returns a whole response as the client gets it."""
         headers = await self.labelled_whole(status, headers, body)
         content = body
         if self._compressor is not None and self._may_code:
             headers, content = await self.coder.apply(
                 self._compressor, self.scope, self.exchange, headers, body
             )
-        status, headers, content = self.concluded(status, headers, content, body)
-        await self.begin({**start, "status": status}, headers)
-        # The application's own end is awaited: a generator may still work after its last chunk,
-        # and a server that had the end already would tell it that the client has left.
-        await self._send({**message, "body": content})
+        return self.concluded(status, headers, content, body)
 
     async def _begin_stream(self, start: Message) -> None:
         compressor = self._compressor
@@ -229,7 +270,7 @@ class CodedSend:
                 offload_size=compressor.offload_size,
                 workshop=self.coder.workshop,
             )
-        await self.begin(start, headers)
+        await self._begin(start, headers)
 
     async def _on_other(self, message: Message) -> None:
         start, self._held = self._held, None
@@ -241,10 +282,13 @@ class CodedSend:
 
     async def _pass(self, start: Message, *, varies: bool = False) -> None:
         """Sends the start of a response that stays as it is."""
-        headers = self.labelled(start["headers"])
+        await self._begin(start, self._passed(start["headers"], varies=varies))
+
+    def _passed(self, headers: RawHeaders, *, varies: bool = False) -> RawHeaders:
+        headers = self.labelled(headers)
         if varies or self._may_code:
             headers = with_list_member(headers, b"vary", "Accept-Encoding")
-        await self.begin(start, headers)
+        return headers
 
     def _is_small(self, headers: RawHeaders) -> bool:
         """Tells whether the declared length is below the least that is worth compressing."""

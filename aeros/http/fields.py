@@ -125,7 +125,8 @@ def with_list_member(headers: Iterable[tuple[bytes, bytes]], name: bytes, member
     lines = list(headers)
     places = [index for index, line in enumerate(lines) if line[0] == name]
     if not places:
-        return [*lines, (name, member.encode("latin-1"))]
+        lines.append((name, member.encode("latin-1")))
+        return lines
     present = {
         element.lower() for index in places for element in split_list(lines[index][1].decode("latin-1"))
     }

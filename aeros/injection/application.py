@@ -6,13 +6,13 @@ from asyncio import CancelledError
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from inspect import isawaitable
-from typing import Any, Final, ParamSpec, TypeVar, cast, overload
+from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from dependency_injector import containers
 from flask.sansio.blueprints import Blueprint
 from flask.sansio.scaffold import T_after_request, T_before_request, T_teardown
 from flask.typing import ErrorHandlerCallable
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 from quart import Quart
 from quart.typing import (
     AfterServingCallable,
@@ -28,6 +28,7 @@ from quart.typing import (
 from quart.wrappers import Websocket
 from werkzeug.exceptions import HTTPException
 
+from aeros.exchange import Exchange, exchange_of
 from aeros.injection.injector import Injector
 from aeros.injection.request_scope import RequestScope, current_request_scope, leave, set_current
 from aeros.injection.resources import Resources
@@ -85,12 +86,17 @@ class InjectingApplication(Quart):
         if scope["type"] == "lifespan":
             await super().__call__(scope, receive, send)
             return
+        await self.call_in_scope(scope, receive, send, exchange_of(cast("Mapping[str, object]", scope)))
+
+    async def call_in_scope(
+        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable, exchange: Exchange | None
+    ) -> None:
+        """Handles a request or a websocket, and closes after it what was opened for it."""
         request_scope = RequestScope()
-        sending = _Sending(send)
         token = set_current(request_scope)
         try:
-            await super().__call__(scope, receive, cast(ASGISendCallable, sending))
-            if scope["type"] == "http" and not sending.is_complete and request_scope.error is None:
+            await self.asgi_app(scope, receive, send)
+            if exchange is not None and not exchange.is_answered and request_scope.error is None:
                 # Whoever ended it keeps to himself how: a client that left, a timeout.
                 request_scope.error = CancelledError("the response broke off")
         except BaseException as error:  # a cancelled request as well: what it began is not to be committed
@@ -306,24 +312,6 @@ def _registered(app: Quart) -> Iterator[object]:
     for by_code in app.error_handler_spec.values():
         for by_class in by_code.values():
             yield from by_class.values()
-
-
-class _Sending:
-    """The ``send`` of one request; notices whether its response was sent to the end."""
-
-    __slots__ = ("_send", "is_complete")
-
-    def __init__(self, send: ASGISendCallable) -> None:
-        self._send = send
-        self.is_complete = False
-
-    def __call__(self, message: ASGISendEvent) -> Awaitable[None]:
-        if message["type"] in _LAST and not message.get("more_body", False):
-            self.is_complete = True
-        return self._send(message)
-
-
-_LAST: Final = ("http.response.body", "http.response.pathsend")
 
 
 def _note(error: BaseException) -> None:

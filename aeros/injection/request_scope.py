@@ -192,6 +192,14 @@ class RequestScope:
                 opening.set_result(None)
         return cast(T, self._values[provider])
 
+    def end(self) -> bool:
+        """Lets nothing more be opened; returns whether something is open, which ``close()`` closes."""
+        self._is_closed = True
+        if self._leaving:
+            return True
+        self.error = None  # as in close()
+        return False
+
     async def close(self) -> None:
         """Closes all that is open, the last first, and tells each of the request's error.
 

@@ -14,6 +14,7 @@ from aeros.exchange import exchange_of, own_date
 from aeros.http.cache_status import CacheStatus
 from aeros.http.fields import first_value, format_http_date
 from aeros.serving.access_log import Access, AccessLog
+from aeros.serving.cycle import Cycle, FieldNames
 from aeros.serving.log import ConsoleStyle, rooms_forwarded, run_style, uvicorn_forwarded
 from aeros.settings import ServerSettings
 from aeros.types import Message, Receive, Scope, Send
@@ -50,13 +51,19 @@ class ServedApplication:
         app: The application.
         settings: How this run is served.
         path: ``"module:variable"`` for worker processes, None where there are none.
+
+    Attributes:
+        field_names: Names of fields that responses may have, for all connections.
+        get_date: Gives the value of ``Date``; None where nobody is to write one.
     """
 
     def __init__(self, app: Servable, settings: ServerSettings, path: str | None = None) -> None:
         self.app = app
         self.settings = settings
         self.path = path
-        self._writes_date = bool(settings.uvicorn_options.get("date_header", True))
+        writes_date = bool(settings.uvicorn_options.get("date_header", True))
+        self.get_date: Callable[[], bytes] | None = self._current_date if writes_date else None
+        self.field_names: FieldNames = FieldNames()
         self._date = (0, b"")
         self._access_log = AccessLog(
             settings.access_log_to_std, settings.access_log_file, settings.log_format, settings.color
@@ -88,9 +95,13 @@ class ServedApplication:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        sending = _CountingSend(send, self._current_date if self._writes_date else None)
-        if self._writes_date:
-            own_date(scope)
+        sending: Cycle | _CountingSend
+        if isinstance(send, Cycle):
+            sending = send  # it counts, and writes the date
+        else:
+            sending = _CountingSend(send, self.get_date)
+            if self.get_date is not None:
+                own_date(scope)
         if not self._access_log.enabled:
             await self.app(scope, receive, sending)
             return
@@ -148,7 +159,7 @@ class _CountingSend:
         await self._send(message)
 
 
-def _access(scope: Scope, sent: _CountingSend, seconds: float) -> Access:
+def _access(scope: Scope, sent: Cycle | _CountingSend, seconds: float) -> Access:
     client = scope.get("client")
     exchange = exchange_of(scope)
     query = scope.get("query_string", b"")

@@ -38,6 +38,18 @@ class Admission:
         first, self._has_refused = not self._has_refused, True
         return first
 
+    def enter_at_once(self, soft_limit: int | None, hard_limit: int | None) -> Slot | None:
+        """Returns a slot where there is one and nobody waits for it; None: ``enter()`` has to be asked.
+
+        Args:
+            soft_limit: As for ``enter``.
+            hard_limit: As for ``enter``.
+        """
+        line = self._lines.get()
+        if (hard_limit is None or line.total < hard_limit) and line.take(soft_limit):
+            return Slot(line)
+        return None
+
     async def enter(self, soft_limit: int | None, hard_limit: int | None) -> Slot | None:
         """Waits for a slot and returns it; None where the request must be refused.
 
@@ -67,10 +79,16 @@ class _Line:
         """How many hold a slot or wait for one."""
         return self._handled + len(self._waiting)
 
-    async def wait(self, soft_limit: int | None) -> None:
+    def take(self, soft_limit: int | None) -> bool:
+        """Takes a slot if one is free."""
         self._soft_limit = soft_limit
-        if not self._waiting and self._has_room():
-            self._handled += 1
+        if self._waiting or not self._has_room():
+            return False
+        self._handled += 1
+        return True
+
+    async def wait(self, soft_limit: int | None) -> None:
+        if self.take(soft_limit):
             return
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
@@ -86,8 +104,10 @@ class _Line:
             raise
 
     def leave(self) -> None:
+        """Gives one slot to the next in line."""
         self._handled -= 1
-        self._call()
+        if self._waiting:
+            self._call()
 
     def _call(self) -> None:
         while self._waiting and self._has_room():

@@ -66,6 +66,8 @@ def build_config(app: ServedApplication, *, one_process: bool = False) -> Config
     # after its constructor, which would otherwise take the handlers off its logger for everyone.
     options.pop("access_log", None)
     options.setdefault("log_config", None)
+    if options.get("http", "auto") == "auto":
+        options["http"] = http_protocol()
     if one_process:
         options.setdefault("workers", 1)
     if app.settings.uvicorn_options.get("date_header", True):
@@ -83,6 +85,15 @@ def build_config(app: ServedApplication, *, one_process: bool = False) -> Config
         raise _refused(settings.uvicorn_options, error) from error
     config.access_log = False
     return config
+
+
+def http_protocol() -> type[asyncio.Protocol] | str:
+    """Returns the protocol for HTTP/1.1: aeros's own, or uvicorn's choice without httptools."""
+    try:
+        from aeros.serving.protocol import HTTPProtocol
+    except ImportError:
+        return "auto"
+    return HTTPProtocol
 
 
 def serve(app: Servable, settings: ServerSettings, *, build_server: ServerFactory, path: str | None) -> None:

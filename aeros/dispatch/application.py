@@ -1,0 +1,260 @@
+"""A Quart application that asks only those who are there: what ``WebServer`` is to this room."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeAlias, cast
+
+from quart import Quart
+from quart.ctx import AppContext as QuartAppContext
+from quart.ctx import RequestContext as QuartRequestContext
+from quart.signals import (
+    appcontext_popped,
+    appcontext_pushed,
+    appcontext_tearing_down,
+    request_finished,
+    request_started,
+    request_tearing_down,
+)
+from quart.typing import ResponseTypes
+from quart.wrappers import Request as QuartRequest
+
+from aeros.dispatch.context import AppContext, RequestContext
+from aeros.dispatch.request import Request
+from aeros.dispatch.response import JSONProvider, Response
+from aeros.dispatch.routing import RouteMap
+from aeros.exchange import Exchange, exchange_of
+
+Runner: TypeAlias = Callable[..., Awaitable[Any]]
+
+_MOST_RUNNERS: Final = 10_000
+
+# The steps from a request to its response. Where a subclass, or somebody else, has another way for one
+# of them, all are taken one by one, as Quart takes them.
+_STEPS: Final = (
+    "app_context",
+    "dispatch_request",
+    "do_teardown_appcontext",
+    "do_teardown_request",
+    "finalize_request",
+    "full_dispatch_request",
+    "make_response",
+    "preprocess_request",
+    "process_response",
+    "request_context",
+)
+_READING: Final = ("GET", "HEAD", "OPTIONS", "TRACE")
+_OURS: Final = ("aeros", "quart", "flask")
+
+
+class DispatchingApplication(Quart):
+    """Quart's dispatching in one go: the same steps in the same order, for what is there.
+
+    Hooks that do not exist are not looked for one by one, and how a function is run is found out once.
+    A request for which somebody listens to Quart's signals takes Quart's own steps.
+    """
+
+    request_class = Request
+    response_class = Response
+    json_provider_class = JSONProvider
+    url_map_class = RouteMap
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._runners: dict[Callable[..., Any], Runner] = {}
+        self._goes_at_once: bool | None = None
+        super().__init__(*args, **kwargs)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name in _STEPS:
+            self._goes_at_once = None
+        elif name in ("ensure_async", "sync_to_async"):
+            self._runners.clear()
+
+    # What the rooms above add
+
+    def is_admitted(self, request: QuartRequest, exchange: Exchange) -> bool:
+        """Tells whether a request may be handled now; else ``refusal()`` is asked."""
+        raise NotImplementedError
+
+    async def refusal(self, exchange: Exchange) -> ResponseTypes | None:
+        """Returns the response of a request that is not handled; None where it is, after all."""
+        raise NotImplementedError
+
+    async def conclude(self, context: QuartRequestContext, response: ResponseTypes) -> None:
+        """Does what follows from a response once all hooks have run."""
+        raise NotImplementedError
+
+    # Quart's ways
+
+    def app_context(self) -> QuartAppContext:
+        """Returns a new application context."""
+        return AppContext(self)
+
+    def request_context(self, request: QuartRequest) -> QuartRequestContext:
+        """Returns a context for the request that notices whether the session is used."""
+        return RequestContext(self, request)
+
+    async def asgi_app(self, scope: Any, receive: Any, send: Any) -> None:
+        """Handles one ASGI connection; a middleware may be put around it."""
+        if scope["type"] == "http":
+            await self.asgi_http_class(self, scope)(receive, send)
+        else:
+            await super().asgi_app(scope, receive, send)
+
+    async def handle_request(self, request: QuartRequest) -> ResponseTypes:
+        """Returns the response to a request."""
+        exchange = exchange_of(request.scope)
+        if exchange is None:
+            return await super().handle_request(request)
+        if type(request) is not Request and "cookies" in vars(request):
+            exchange.cookies_used = True  # the user's own class has read them while it was made
+        if _has_listeners() or not self._may_go_at_once():
+            try:
+                return await super().handle_request(request)
+            finally:
+                exchange.end()
+        context = RequestContext(self, request)
+        if not context.enter():
+            await context.open_session()
+        try:
+            context.match_request()
+        except BaseException:  # such a Host that there can be no context for it
+            context.leave()
+            exchange.end()
+            raise
+        context.begin()
+        raised: BaseException | None = None
+        try:
+            return await self._respond(context, request, exchange)
+        except asyncio.CancelledError as error:
+            raised = error
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever is raised, Quart answers it
+            try:
+                return await self.handle_exception(error)
+            except BaseException as failure:
+                raised = failure
+                raise
+        except BaseException as error:
+            raised = error
+            raise
+        finally:
+            try:
+                if request.scope.get("_quart._preserve_context", False):
+                    self._preserved_context = context.copy()
+                if raised is not None or self._has_teardown(request):
+                    await context.auto_pop(raised)
+                else:
+                    context.leave()
+            finally:
+                exchange.end()
+
+    async def _respond(
+        self, context: RequestContext, request: QuartRequest, exchange: Exchange
+    ) -> ResponseTypes:
+        result: Any = None
+        if not self.is_admitted(request, exchange):
+            result = await self.refusal(exchange)
+            if result is not None:
+                return cast(ResponseTypes, result)
+        try:
+            if self.before_request_funcs or self.url_value_preprocessors:
+                result = await self._preprocess(request)
+            if result is None:
+                if request.routing_exception is not None:
+                    self.raise_routing_exception(request)
+                rule: Any = request.url_rule
+                if request.method == "OPTIONS" and rule.provide_automatic_options:
+                    result = await self.make_default_options_response()
+                else:
+                    arguments: Any = request.view_args
+                    result = await self._runner(self.view_functions[rule.endpoint])(**arguments)
+        except Exception as error:  # noqa: BLE001 - whatever a view raises is handled
+            result = await self.handle_user_exception(error)
+        kind = type(result)
+        if kind is dict or kind is list:
+            response: ResponseTypes = self.json.response(result)  # type: ignore[assignment]  # it says Flask's
+        elif kind is Response:
+            response = result
+        else:
+            response = await self.make_response(result)
+        if self.after_request_funcs or context.after_request_functions:
+            response = await self._postprocess(context, request, response)
+        if context.has_session:
+            await self._save_session(context, response)
+        if exchange.transaction is not None or request.method not in _READING:
+            await self.conclude(context, response)
+        return response
+
+    async def _preprocess(self, request: QuartRequest) -> Any:
+        names = (None, *reversed(request.blueprints))
+        for name in names:
+            for processor in self.url_value_preprocessors.get(name, ()):
+                processor(request.endpoint, request.view_args)
+        for name in names:
+            for function in self.before_request_funcs.get(name, ()):
+                result = await self._runner(function)()
+                if result is not None:
+                    return result
+        return None
+
+    async def _postprocess(
+        self, context: RequestContext, request: QuartRequest, response: ResponseTypes
+    ) -> ResponseTypes:
+        for hook in context.after_request_functions:
+            response = await self.ensure_async(hook)(response)
+        for name in (*request.blueprints, None):
+            for function in reversed(self.after_request_funcs.get(name, ())):
+                response = await self._runner(function)(response)
+        return response
+
+    async def _save_session(self, context: RequestContext, response: ResponseTypes) -> None:
+        session, interface = cast(Any, context.without_tracking().session), self.session_interface
+        if not interface.is_null_session(session):
+            await self.ensure_async(interface.save_session)(self, session, response)
+
+    def _has_teardown(self, request: QuartRequest) -> bool:
+        return bool(
+            any(self.teardown_request_funcs.values())
+            or self.teardown_appcontext_funcs
+            or type(request) is not Request
+            or request.has_files
+            or request.scope.get("_quart._preserve_context", False)
+        )
+
+    def _may_go_at_once(self) -> bool:
+        """Tells whether each step is taken as we know it."""
+        at_once = self._goes_at_once
+        if at_once is None:
+            mine = vars(self)
+            at_once = self._goes_at_once = not any(
+                name in mine or getattr(type(self), name).__module__.partition(".")[0] not in _OURS
+                for name in _STEPS
+            )
+        return at_once
+
+    def _runner(self, function: Callable[..., Any]) -> Runner:
+        """Returns what runs a registered function: itself, or in a thread, with what it has injected."""
+        try:
+            return self._runners[function]
+        except KeyError:
+            may_remember = len(self._runners) < _MOST_RUNNERS
+        except TypeError:  # an object that can be called, and has no hash
+            may_remember = False
+        runner = self.ensure_async(function)
+        if may_remember:
+            self._runners[function] = runner
+        return runner
+
+
+def _has_listeners() -> bool:
+    return bool(
+        request_started.receivers
+        or request_finished.receivers
+        or request_tearing_down.receivers
+        or appcontext_pushed.receivers
+        or appcontext_popped.receivers
+        or appcontext_tearing_down.receivers
+    )

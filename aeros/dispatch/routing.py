@@ -1,0 +1,83 @@
+"""Finding the rule of a request without an adapter where none is needed."""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+
+from quart.routing import QuartMap, QuartRule
+from quart.wrappers import Request
+from werkzeug.routing import RuleFactory
+from werkzeug.routing.exceptions import NoMatch, RoutingException
+from werkzeug.routing.matcher import StateMachineMatcher
+
+from aeros.dispatch.request import first_field
+
+_MOST_HOSTS: Final = 1_000
+
+
+class RouteMap(QuartMap):
+    """Quart's map. Rules without parameters are found by their path, once they have matched.
+
+    An adapter is asked for all that is no plain match: redirects, errors, hosts and subdomains.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._found: dict[tuple[str, str], QuartRule] = {}
+        self._good_hosts: set[str] = set()
+        self.changes = 0
+        super().__init__(*args, **kwargs)
+
+    def add(self, rulefactory: RuleFactory) -> None:
+        """Adds rules."""
+        super().add(rulefactory)
+        self._found.clear()
+        self.changes += 1
+
+    def find(self, request: Request, server_name: str | None) -> tuple[QuartRule, dict[str, Any]] | None:
+        """Returns the rule of a request and its arguments; None where an adapter has to be asked.
+
+        Args:
+            request: The request.
+            server_name: ``SERVER_NAME``, on which the subdomain depends.
+
+        Raises:
+            BadHost: The request's ``Host`` is none, as for an adapter.
+            SecurityError: It is not trusted.
+        """
+        if server_name is not None or self.host_matching or self.default_subdomain:
+            return None
+        if not self._is_good_host(request):
+            return None
+        method, path = request.method, request.path
+        rule = self._found.get((method, path))
+        if rule is not None:
+            return rule, {}
+        self.update()
+        matcher = cast(StateMachineMatcher, self._matcher)
+        try:
+            matched, arguments = matcher.match("", path, method, False)
+        except (NoMatch, RoutingException):
+            return None
+        if matched.redirect_to is not None or (
+            self.redirect_defaults and len(self._rules_by_endpoint[matched.endpoint]) > 1
+        ):
+            return None
+        rule = cast(QuartRule, matched)
+        if not rule.arguments and rule.methods is not None:
+            self._found[method, path] = rule
+        return rule, cast("dict[str, Any]", arguments)
+
+    def _is_good_host(self, request: Request) -> bool:
+        """Tells whether the request has a host that an adapter could be made for."""
+        if request.trusted_hosts is not None or request.scheme not in ("http", "https"):
+            return False
+        host = first_field(request, b"host")
+        if host is None:
+            return False
+        if host in self._good_hosts:
+            return True
+        if not request.host:  # or it raises, as an adapter would
+            return False
+        if len(self._good_hosts) < _MOST_HOSTS:
+            self._good_hosts.add(host)
+        return True

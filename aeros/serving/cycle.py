@@ -1,0 +1,338 @@
+"""One request and its response on a connection: the ``receive`` and ``send`` of an application."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from contextvars import Context
+from typing import TYPE_CHECKING, Final
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from aeros.exchange import Arrival, WholeSend
+from aeros.types import ASGIApplication, Message, RawHeaders, Scope
+
+if TYPE_CHECKING:
+    from aeros.serving.protocol import HTTPProtocol
+
+_NO_NAME: Final = re.compile(rb'[\x00-\x1f\x7f()<>@,;:\\\[\]={} \t"]')
+_NO_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_EMPTY: Final = frozenset({204, 304})
+# From here on copying a body behind its head takes longer than handing both over.
+_LARGE_BODY: Final = 16_384
+_FAILURE: Final = b"Internal Server Error"
+_MOST_NAMES: Final = 1_000
+
+
+class Cycle(WholeSend, Arrival):
+    """What happens between one request and its response.
+
+    Args:
+        protocol: The connection.
+        scope: The request's ASGI scope.
+        keep_alive: Whether the connection may serve another request after it.
+        expects_continue: Whether the client waits for ``100 Continue`` before it sends its body.
+
+    Attributes:
+        status: The status of the response; 500 before it has begun, which is what the client gets then.
+        body_bytes: How many bytes of the body were sent.
+    """
+
+    __slots__ = (
+        "_chunked",
+        "_left_to_send",
+        "_on_leaving",
+        "_protocol",
+        "_waiting",
+        "body",
+        "body_bytes",
+        "disconnected",
+        "expects_continue",
+        "keep_alive",
+        "more_body",
+        "response_complete",
+        "response_started",
+        "scope",
+        "status",
+        "_task",
+    )
+
+    def __init__(self, protocol: HTTPProtocol, scope: Scope, *, keep_alive: bool, expects_continue: bool) -> None:
+        self._protocol = protocol
+        self.scope: Scope = scope
+        self.keep_alive: bool = keep_alive
+        self.expects_continue: bool = expects_continue
+        self.body: bytes | bytearray = b""
+        self.more_body: bool = True
+        self.disconnected: bool = False
+        self.response_started: bool = False
+        self.response_complete: bool = False
+        self.status: int = 500
+        self.body_bytes: int = 0
+        self._chunked = False
+        self._left_to_send = 0
+        self._waiting: asyncio.Event | None = None
+        self._on_leaving: Callable[[], None] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def run(self, app: ASGIApplication) -> None:
+        """Runs the application; what it leaves undone is answered or cut off."""
+        protocol = self._protocol
+        try:
+            result: object = await app(self.scope, self.receive, self)  # type: ignore[func-returns-value]
+        except BaseException as error:  # noqa: BLE001 - as in uvicorn, which outlives any application
+            protocol.logger.error("Exception in ASGI application\n", exc_info=error)
+            await self._give_up()
+        else:
+            if result is not None:
+                protocol.logger.error("ASGI callable should return None, but returned '%s'.", result)
+                protocol.transport.close()
+            elif not self.response_complete and not self.disconnected:
+                what = "completing" if self.response_started else "starting"
+                protocol.logger.error("ASGI callable returned without %s response.", what)
+                await self._give_up()
+        finally:
+            if self._task is not None:
+                protocol.tasks.discard(self._task)
+
+    # What the application calls
+
+    async def receive(self) -> Message:
+        """Returns the next part of the request, or that the client has left."""
+        protocol = self._protocol
+        if self.expects_continue and not protocol.transport.is_closing():
+            self.expects_continue = False
+            protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if not self.disconnected and not self.response_complete:
+            protocol.flow.resume_reading()
+            # What has come already is told at once; after the end there is only the client's leaving.
+            waiting = self._event()
+            await waiting.wait()
+            waiting.clear()
+        if self.disconnected or self.response_complete:
+            return {"type": "http.disconnect"}
+        body, self.body = self.body, b""
+        return {"type": "http.request", "body": bytes(body), "more_body": self.more_body}
+
+    async def __call__(self, message: Message) -> None:
+        """Sends one message of the response."""
+        if self.disconnected:
+            return
+        flow = self._protocol.flow
+        if flow.write_paused:
+            await flow.drain()
+            if self.disconnected:
+                return
+        kind: str = message["type"]
+        if not self.response_started:
+            if kind != "http.response.start":
+                raise RuntimeError(f"Expected ASGI message 'http.response.start', but got '{kind}'.")
+            self._send_start(message["status"], list(message.get("headers", ())))
+        elif self.response_complete:
+            raise RuntimeError(f"Unexpected ASGI message '{kind}' sent, after response already completed.")
+        elif kind != "http.response.body":
+            raise RuntimeError(f"Expected ASGI message 'http.response.body', but got '{kind}'.")
+        else:
+            self._send_body(message.get("body", b""), is_last=not message.get("more_body", False))
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether what is sent now goes out without waiting for the client."""
+        return not self._protocol.flow.write_paused
+
+    async def whole(self, status: int, headers: RawHeaders, body: bytes) -> None:
+        """Sends a whole response, its head and its body in one write."""
+        head = self._whole_head(status, headers, body)
+        if head is None or self._protocol.flow.write_paused or self.disconnected or self.response_started:
+            await self({"type": "http.response.start", "status": status, "headers": headers})
+            await self({"type": "http.response.body", "body": body})
+            return
+        self.response_started = True
+        self.expects_continue = False
+        self.status = status
+        write_whole(self._protocol.transport, head, b"" if self.scope["method"] == "HEAD" else body)
+        self.body_bytes = len(body)
+        self._complete()
+
+    # What the connection calls
+
+    def received(self, body: bytes) -> None:
+        """Takes a part of the request's body."""
+        if isinstance(self.body, bytearray):
+            self.body += body
+        else:
+            self.body = bytearray(self.body + body) if self.body else body
+        self._wake()
+
+    def ended(self) -> None:
+        """Takes note that the request has come to its end."""
+        self.more_body = False
+        self._wake()
+
+    def client_left(self) -> None:
+        """Takes note that nobody is there any more."""
+        self.disconnected = not self.response_complete
+        self._wake()
+        on_leaving, self._on_leaving = self._on_leaving, None
+        if on_leaving is not None and self.disconnected:
+            on_leaving()
+
+    def begin(self, app: ASGIApplication, context: Context | None) -> asyncio.Task[None]:
+        """Begins to run the application, in a task."""
+        self._task = self._protocol.loop.create_task(self.run(app), context=context)
+        return self._task
+
+    # Arrival
+
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        """The task in which the application runs."""
+        return self._task
+
+    @property
+    def is_bodiless(self) -> bool:
+        """Whether the request has come completely and has no body."""
+        return not self.more_body and not self.body
+
+    def on_leaving(self, call: Callable[[], None] | None) -> None:
+        """Has a function called once if the client leaves before the response has ended."""
+        self._on_leaving = call
+        if call is not None and self.disconnected:
+            self._on_leaving = None
+            call()
+
+    # The response
+
+    def _send_start(self, status: int, headers: RawHeaders) -> None:
+        protocol = self._protocol
+        head, length = self._head(status, headers)
+        if length is not None:
+            self._left_to_send = length
+        elif not self._chunked and self.scope["method"] != "HEAD" and status not in _EMPTY:
+            self._chunked = True
+            head.append(b"transfer-encoding: chunked\r\n")
+        head.append(b"\r\n")
+        self.response_started = True
+        self.expects_continue = False
+        self.status = status
+        protocol.transport.write(b"".join(head))
+
+    def _send_body(self, body: bytes, *, is_last: bool) -> None:
+        transport = self._protocol.transport
+        self.body_bytes += len(body)
+        if self.scope["method"] == "HEAD":
+            self._left_to_send = 0
+        elif self._chunked:
+            content = [b"%x\r\n" % len(body), body, b"\r\n"] if body else []
+            if is_last:
+                content.append(b"0\r\n\r\n")
+            if content:
+                transport.write(b"".join(content))
+        else:
+            if len(body) > self._left_to_send:
+                raise RuntimeError("Response content longer than Content-Length")
+            self._left_to_send -= len(body)
+            if body:
+                transport.write(body)
+        if is_last:
+            if self._left_to_send != 0:
+                raise RuntimeError("Response content shorter than Content-Length")
+            self._complete()
+
+    def _whole_head(self, status: int, headers: RawHeaders, body: bytes) -> bytes | None:
+        """Returns the head of a whole response; None where its parts say what is wrong with it."""
+        head, length = self._head(status, headers)
+        is_head = self.scope["method"] == "HEAD"
+        if self._chunked or (length != len(body) and not is_head and not (length is None and status in _EMPTY)):
+            self._chunked = False
+            return None
+        if length is None and not is_head and status not in _EMPTY:
+            return None
+        head.append(b"\r\n")
+        return b"".join(head)
+
+    def _head(self, status: int, headers: RawHeaders) -> tuple[list[bytes], int | None]:
+        """Returns the lines of a head, without its end, and the length that it declares."""
+        protocol = self._protocol
+        lines = [STATUS_LINE[status]]
+        length: int | None = None
+        is_closing = is_dated = False
+        names = protocol.names
+        for name, value in protocol.server_state.default_headers:
+            lines += (name, b": ", value, b"\r\n")
+            if name.lower() == b"date":
+                is_dated = True
+        for name, value in headers:
+            known = names[name]
+            if _NO_VALUE.search(value):
+                raise RuntimeError("Invalid HTTP header value.")
+            lines += (known, b": ", value, b"\r\n")
+            if known == b"content-length":
+                length = int(value)
+            elif known == b"date":
+                is_dated = True
+            elif known == b"transfer-encoding":
+                self._chunked = value.lower() == b"chunked"
+            elif known == b"connection":
+                is_closing = b"close" in [token.strip() for token in value.lower().split(b",")]
+        if is_closing:
+            self.keep_alive = False
+        elif not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        if protocol.get_date is not None and not is_dated:
+            lines += (b"date: ", protocol.get_date(), b"\r\n")
+        return lines, None if self._chunked else length
+
+    def _complete(self) -> None:
+        self.response_complete = True
+        self._on_leaving = None
+        self._wake()
+        if not self.keep_alive:
+            self._protocol.transport.close()
+        self._protocol.on_response_complete()
+
+    async def _give_up(self) -> None:
+        if self.response_started or self.disconnected:
+            self._protocol.transport.close()
+            return
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(_FAILURE))]
+        await self.whole(500, [*headers, (b"connection", b"close")], _FAILURE)
+
+    # Waiting
+
+    def _event(self) -> asyncio.Event:
+        if self._waiting is None:
+            self._waiting = asyncio.Event()
+            if self.body or not self.more_body:
+                self._waiting.set()
+        return self._waiting
+
+    def _wake(self) -> None:
+        if self._waiting is not None:
+            self._waiting.set()
+
+
+class FieldNames(dict[bytes, bytes]):
+    """Names of fields that may be sent, in lower case, by how they were given; the first ones are remembered."""
+
+    def __missing__(self, name: bytes) -> bytes:
+        """Returns a name in lower case.
+
+        Raises:
+            RuntimeError: It is no name of a field.
+        """
+        if not name or _NO_NAME.search(name):
+            raise RuntimeError("Invalid HTTP header name.")
+        lower = name.lower()
+        if len(self) < _MOST_NAMES:
+            self[name] = lower
+        return lower
+
+
+def write_whole(transport: asyncio.Transport, head: bytes, body: bytes) -> None:
+    """Writes a head and a body at once: a short body is copied behind its head."""
+    if len(body) < _LARGE_BODY:
+        transport.write(head + body)
+    else:
+        transport.writelines([head, body])
