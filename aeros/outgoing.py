@@ -15,7 +15,7 @@ from aeros.http.cache_control import parse_response_directives
 from aeros.http.conditional import is_match, without_content
 from aeros.http.etag import entity_tag_of
 from aeros.http.fields import combined_value, first_value, with_list_member
-from aeros.types import Message, RawHeaders, Scope, Send
+from aeros.types import RawHeaders, Scope, Send
 
 _FAILURE_BODY = b"Internal Server Error"
 # From here on making a tag takes a millisecond, and goes to a thread.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Generator, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import (
@@ -50,13 +50,13 @@ from aeros.containers import (
     resolved,
     using_settings,
 )
+from aeros.dispatch.application import DispatchingApplication
+from aeros.dispatch.connection import HTTPConnection
+from aeros.dispatch.context import RequestContext, notice_cookies, template_context
 from aeros.exchange import Exchange, attach_exchange, exchange_of
 from aeros.injection.application import InjectingApplication
 from aeros.injection.request_scope import RequestScope, leave, set_current
 from aeros.outgoing import Outgoing
-from aeros.dispatch.connection import HTTPConnection
-from aeros.dispatch.context import RequestContext, notice_cookies, template_context
-from aeros.dispatch.application import DispatchingApplication
 from aeros.serving.instance import instance_path
 from aeros.serving.limits import Admission
 from aeros.serving.options import (
@@ -68,7 +68,6 @@ from aeros.serving.options import (
 )
 from aeros.serving.runner import RunningServer, serve, serve_in_thread, serve_on_loop, starting
 from aeros.settings import UNSET, ServerSettings, Unset, given, given_or_none
-from aeros.types import Send
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as DefaultTypeVar
@@ -352,7 +351,13 @@ class WebServer(InjectingApplication, CachingApplication, DispatchingApplication
         http_send: Any = send
         attach_exchange(http_scope, exchange)
         outgoing = Outgoing(
-            http_send, http_scope, exchange, self._coder, compressor, settings.raw_global_headers, settings.etag
+            http_send,
+            http_scope,
+            exchange,
+            self._coder,
+            compressor,
+            settings.raw_global_headers,
+            settings.etag,
         )
         sending: Any = outgoing
         opened = RequestScope()
@@ -363,7 +368,9 @@ class WebServer(InjectingApplication, CachingApplication, DispatchingApplication
                 if not exchange.is_answered and opened.error is None:
                     # Whoever ended it keeps to himself how: a client that left, a timeout.
                     opened.error = asyncio.CancelledError("the response broke off")
-            except BaseException as error:  # a cancelled request as well: what it began is not to be committed
+            except (
+                BaseException
+            ) as error:  # a cancelled request as well: what it began is not to be committed
                 opened.error = error
                 raise
             finally:
@@ -514,7 +521,9 @@ class WebServer(InjectingApplication, CachingApplication, DispatchingApplication
 
     def _settings(self) -> ServerSettings:
         settings = self._providers["settings"]()
-        return settings if type(settings) is ServerSettings else cast(ServerSettings, self._resolved("settings"))
+        return (
+            settings if type(settings) is ServerSettings else cast(ServerSettings, self._resolved("settings"))
+        )
 
     def _current_compressor(self) -> Base | None:
         compressor = self._providers["compressor"]()

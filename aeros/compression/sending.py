@@ -86,7 +86,11 @@ class CodedSend(WholeSend):
 
     async def whole(self, status: int, headers: RawHeaders, body: bytes) -> None:
         """Sends a whole response."""
-        if self.started or self._held is not None or first_value(headers, b"content-length") != b"%d" % len(body):
+        if (
+            self.started
+            or self._held is not None
+            or first_value(headers, b"content-length") != b"%d" % len(body)
+        ):
             await self({"type": "http.response.start", "status": status, "headers": headers})
             await self({"type": "http.response.body", "body": body})
             return

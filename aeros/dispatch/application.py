@@ -9,6 +9,8 @@ from typing import Any, Final, TypeAlias, cast
 from quart import Quart
 from quart.ctx import AppContext as QuartAppContext
 from quart.ctx import RequestContext as QuartRequestContext
+from quart.json.provider import DefaultJSONProvider
+from quart.routing import QuartMap
 from quart.signals import (
     appcontext_popped,
     appcontext_pushed,
@@ -19,6 +21,7 @@ from quart.signals import (
 )
 from quart.typing import ResponseTypes
 from quart.wrappers import Request as QuartRequest
+from quart.wrappers import Response as QuartResponse
 
 from aeros.dispatch.context import AppContext, RequestContext
 from aeros.dispatch.request import Request
@@ -55,10 +58,10 @@ class DispatchingApplication(Quart):
     A request for which somebody listens to Quart's signals takes Quart's own steps.
     """
 
-    request_class = Request
-    response_class = Response
-    json_provider_class = JSONProvider
-    url_map_class = RouteMap
+    request_class: type[QuartRequest] = Request
+    response_class: type[QuartResponse] = Response
+    json_provider_class: type[DefaultJSONProvider] = JSONProvider
+    url_map_class: type[QuartMap] = RouteMap
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._runners: dict[Callable[..., Any], Runner] = {}

@@ -205,7 +205,9 @@ class _Watch:
 
     __slots__ = ("_waiting", "_watcher", "task")
 
-    def __init__(self, connection: HTTPConnection, request: QuartRequest, receive: ASGIReceiveCallable) -> None:
+    def __init__(
+        self, connection: HTTPConnection, request: QuartRequest, receive: ASGIReceiveCallable
+    ) -> None:
         task: asyncio.Task[object] | None = asyncio.current_task()
         if task is None:
             raise RuntimeError("an ASGI application runs in a task")

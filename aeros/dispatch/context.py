@@ -248,7 +248,7 @@ class RequestContext(ctx.RequestContext):
 
     def _session_now(self) -> SessionMixin | None:
         if self._session is None and self._opens_late:
-            interface = cast(SecureCookieSessionInterface, self.app.session_interface)
+            interface = self.app.session_interface
             made = interface.session_class if self.app.secret_key else interface.null_session_class
             self._session = made()
         return self._session
@@ -261,6 +261,8 @@ def _has_plain_urls(app: Quart) -> bool:
         and type(app).create_url_adapter is Quart.create_url_adapter
         and "create_url_adapter" not in vars(app)
     )
+
+
 async def template_context() -> dict[str, object]:
     """Returns ``g``, ``request`` and ``session`` for templates, as Quart's own processor does.
 

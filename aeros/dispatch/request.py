@@ -43,7 +43,7 @@ class ArrivedHeaders(Headers):
         self._read()
         return self == other  # as what it is now
 
-    __hash__ = None  # type: ignore[assignment]  # as werkzeug's
+    __hash__ = None
 
     def _read(self) -> list[tuple[str, str]]:
         read = [("Remote-Addr", self._client)]
@@ -96,9 +96,9 @@ class Request(wrappers.Request):
     """Quart's request. What each has, and few look at, is made late: its fields, its body, its locks."""
 
     routing_exception: Exception | None = None
-    _form = None
-    _files = None
     if not TYPE_CHECKING:
+        _form = None
+        _files = None
         body = _Late(_make_body)
         _cached_json = _Late(lambda _request: {False: Ellipsis, True: Ellipsis})
         _parsing_lock = _Late(lambda request: request.lock_class())

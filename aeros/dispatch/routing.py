@@ -8,7 +8,6 @@ from quart.routing import QuartMap, QuartRule
 from quart.wrappers import Request
 from werkzeug.routing import RuleFactory
 from werkzeug.routing.exceptions import NoMatch, RoutingException
-from werkzeug.routing.matcher import StateMachineMatcher
 
 from aeros.dispatch.request import first_field
 
@@ -53,9 +52,8 @@ class RouteMap(QuartMap):
         if rule is not None:
             return rule, {}
         self.update()
-        matcher = cast(StateMachineMatcher, self._matcher)
         try:
-            matched, arguments = matcher.match("", path, method, False)
+            matched, arguments = self._matcher.match("", path, method, False)
         except (NoMatch, RoutingException):
             return None
         if matched.redirect_to is not None or (

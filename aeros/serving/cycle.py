@@ -44,6 +44,7 @@ class Cycle(WholeSend, Arrival):
         "_left_to_send",
         "_on_leaving",
         "_protocol",
+        "_task",
         "_waiting",
         "body",
         "body_bytes",
@@ -55,10 +56,11 @@ class Cycle(WholeSend, Arrival):
         "response_started",
         "scope",
         "status",
-        "_task",
     )
 
-    def __init__(self, protocol: HTTPProtocol, scope: Scope, *, keep_alive: bool, expects_continue: bool) -> None:
+    def __init__(
+        self, protocol: HTTPProtocol, scope: Scope, *, keep_alive: bool, expects_continue: bool
+    ) -> None:
         self._protocol = protocol
         self.scope: Scope = scope
         self.keep_alive: bool = keep_alive
@@ -81,7 +83,7 @@ class Cycle(WholeSend, Arrival):
         protocol = self._protocol
         try:
             result: object = await app(self.scope, self.receive, self)  # type: ignore[func-returns-value]
-        except BaseException as error:  # noqa: BLE001 - as in uvicorn, which outlives any application
+        except BaseException as error:
             protocol.logger.error("Exception in ASGI application\n", exc_info=error)
             await self._give_up()
         else:
@@ -122,7 +124,7 @@ class Cycle(WholeSend, Arrival):
         flow = self._protocol.flow
         if flow.write_paused:
             await flow.drain()
-            if self.disconnected:
+            if self.has_left:
                 return
         kind: str = message["type"]
         if not self.response_started:
@@ -135,6 +137,11 @@ class Cycle(WholeSend, Arrival):
             raise RuntimeError(f"Expected ASGI message 'http.response.body', but got '{kind}'.")
         else:
             self._send_body(message.get("body", b""), is_last=not message.get("more_body", False))
+
+    @property
+    def has_left(self) -> bool:
+        """Whether the client has left before it got all of the response."""
+        return self.disconnected
 
     @property
     def is_clear(self) -> bool:
@@ -244,7 +251,9 @@ class Cycle(WholeSend, Arrival):
         """Returns the head of a whole response; None where its parts say what is wrong with it."""
         head, length = self._head(status, headers)
         is_head = self.scope["method"] == "HEAD"
-        if self._chunked or (length != len(body) and not is_head and not (length is None and status in _EMPTY)):
+        if self._chunked or (
+            length != len(body) and not is_head and not (length is None and status in _EMPTY)
+        ):
             self._chunked = False
             return None
         if length is None and not is_head and status not in _EMPTY:
@@ -296,7 +305,10 @@ class Cycle(WholeSend, Arrival):
         if self.response_started or self.disconnected:
             self._protocol.transport.close()
             return
-        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(_FAILURE))]
+        headers = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", b"%d" % len(_FAILURE)),
+        ]
         await self.whole(500, [*headers, (b"connection", b"close")], _FAILURE)
 
     # Waiting

@@ -27,6 +27,7 @@ import uvicorn
 from dependency_injector import providers
 
 from aeros import Container, InstancePathError, ServerSettings, StartupError, WebServer
+from aeros.serving.protocol import HTTPProtocol
 
 T = TypeVar("T")
 
@@ -86,7 +87,7 @@ DEFAULTS: Final[Mapping[str, object]] = {
     "uds": None,
     "fd": None,
     "loop": "auto",
-    "http": "auto",
+    "http": HTTPProtocol,
     "http2": False,
     "ws": "auto",
     "ws_max_size": 16 * 2**20,
@@ -437,6 +438,7 @@ SHOP = """\
 import os
 import time
 from aeros import WebServer
+
 
 app = WebServer("shop", "127.0.0.1", 0)
 
