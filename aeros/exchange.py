@@ -141,6 +141,7 @@ class Exchange:
         slot: The admission slot that this request holds, if any.
         settings: The settings that are in force for this request; the application's own.
         is_answered: Whether the application has sent its response to the end.
+        recorder: Is told of the response as the client gets it, with its status, fields and content.
     """
 
     transaction: Transaction | None = None
@@ -154,6 +155,7 @@ class Exchange:
     slot: Releasable | None = None
     settings: object = None
     is_answered: bool = False
+    recorder: Callable[[int, RawHeaders, bytes], None] | None = None
 
     def __deepcopy__(self, memo: object) -> Exchange:
         """Returns itself: middleware that copies the scope handles the same request."""

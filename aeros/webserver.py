@@ -32,6 +32,7 @@ from quart.wrappers import Request, Response
 from aeros.caching.application import CachingApplication
 from aeros.caching.server import Cache, as_cache
 from aeros.caching.stores import CachelibCache, SharedStore, Store
+from aeros.caching.transaction import Transaction
 from aeros.caching.view import (
     AnyResponse,
     cached_route,
@@ -53,7 +54,8 @@ from aeros.containers import (
 from aeros.dispatch.application import DispatchingApplication
 from aeros.dispatch.connection import HTTPConnection
 from aeros.dispatch.context import RequestContext, notice_cookies, template_context
-from aeros.exchange import Exchange, attach_exchange, exchange_of
+from aeros.doors import Doors
+from aeros.exchange import Exchange, WholeSend, attach_exchange, exchange_of
 from aeros.injection.application import InjectingApplication
 from aeros.injection.request_scope import RequestScope, leave, set_current
 from aeros.outgoing import Outgoing
@@ -68,6 +70,7 @@ from aeros.serving.options import (
 )
 from aeros.serving.runner import RunningServer, serve, serve_in_thread, serve_on_loop, starting
 from aeros.settings import UNSET, ServerSettings, Unset, given, given_or_none
+from aeros.types import RawHeaders
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as DefaultTypeVar
@@ -180,6 +183,7 @@ class WebServer(InjectingApplication, CachingApplication, DispatchingApplication
         self._static = StaticFiles(self._coder)
         self._noticing: dict[type[Request], type[Request]] = {}
         self._admission = Admission()
+        self._doors = Doors(self)
         super().__init__(
             import_name,
             static_url_path,
@@ -261,7 +265,7 @@ class WebServer(InjectingApplication, CachingApplication, DispatchingApplication
                 log_format=log_format,
                 color=color,
             ) | given_or_none(soft_limit=soft_limit, hard_limit=hard_limit)
-            settings = run_settings(self._settings(), arguments, uvicorn_options, where="run_server()")
+            settings = run_settings(self.current_settings(), arguments, uvicorn_options, where="run_server()")
             path = self._get_own_instance_path() if needs_import(settings) else None
         serve(self, settings, build_server=self.container.server, path=path)
 
@@ -303,7 +307,7 @@ class WebServer(InjectingApplication, CachingApplication, DispatchingApplication
         with starting():
             tls = given(ssl_ca_certs=ca_certs, ssl_certfile=certfile, ssl_keyfile=keyfile)
             address = self._development_address(host, port)
-            settings = run_settings(self._settings(), address, {**options, **tls}, where="run()")
+            settings = run_settings(self.current_settings(), address, {**options, **tls}, where="run()")
         stop = asyncio.Event()
         watch = partial(observe_changes, asyncio.sleep, stop) if use_reloader else None
         try:
@@ -332,7 +336,7 @@ class WebServer(InjectingApplication, CachingApplication, DispatchingApplication
             StartupError: The server could not start.
         """
         with starting():
-            base = self._settings().replace({"access_log_to_std": False})
+            base = self.current_settings().replace({"access_log_to_std": False})
             settings = run_settings(base, {"host": host, "port": port}, options, where="run_in_thread()")
         with serve_in_thread(self, settings, build_server=self.container.server) as running:
             yield running
@@ -344,8 +348,14 @@ class WebServer(InjectingApplication, CachingApplication, DispatchingApplication
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
             return
-        settings = self._settings()
-        compressor = self._current_compressor()
+        doors = self._doors
+        if doors.is_used:
+            answer = doors.answer(cast(Any, scope))
+            if answer is not None:
+                await _send_whole(send, answer.status, answer.headers, answer.content)
+                return
+        settings = self.current_settings()
+        compressor = self.current_compressor()
         exchange = Exchange(settings=settings)
         http_scope: Any = scope
         http_send: Any = send
@@ -386,6 +396,18 @@ class WebServer(InjectingApplication, CachingApplication, DispatchingApplication
         finally:
             outgoing.close()
             exchange.release_slot()
+
+    async def asgi_app(self, scope: Any, receive: Any, send: Any) -> None:
+        """Handles one ASGI connection; a middleware may be put around it."""
+        if self._doors.has_inner and scope["type"] == "http":
+            answer = self._doors.inner_answer(scope)
+            if answer is not None:
+                await _send_whole(send, answer.status, answer.headers, answer.content)
+                return
+        if scope["type"] == "http":
+            await self.asgi_http_class(self, scope)(receive, send)
+        else:
+            await super().asgi_app(scope, receive, send)
 
     async def send_static_file(self, filename: str) -> Response:
         """Returns the response of a file in the static folder, in the coding that the client likes."""
@@ -432,7 +454,8 @@ class WebServer(InjectingApplication, CachingApplication, DispatchingApplication
 
     def current_cache(self) -> Cache:
         """Returns the cache, as the container gives it now."""
-        return cast(Cache, resolved(self.container, "cache"))
+        cache = self._providers["cache"]()
+        return cache if type(cache) is Cache else cast(Cache, self._resolved("cache"))
 
     def current_logger(self) -> logging.Logger:
         """Returns the logger, as the container gives it now."""
@@ -442,9 +465,14 @@ class WebServer(InjectingApplication, CachingApplication, DispatchingApplication
         """Makes ``settings`` the container's while the context lasts."""
         return using_settings(self.container, settings)
 
+    @property
+    def early_answers(self) -> Doors:
+        """What can be answered without calling the application."""
+        return self._doors
+
     def described(self) -> Mapping[str, object]:
         """Returns what the banner says of this application."""
-        settings = self._settings()
+        settings = self.current_settings()
         return {
             "cache": self.current_cache(),
             "compression": resolved(self.container, "compressor") or "off",
@@ -477,8 +505,11 @@ class WebServer(InjectingApplication, CachingApplication, DispatchingApplication
     async def conclude(self, context: QuartRequestContext, response: AnyResponse) -> None:
         """Stores what the view has made, unless the finished response forbids it; evicts what was written."""
         exchange = exchange_of(context.request.scope)
-        if exchange is not None and exchange.transaction is not None:
-            exchange.transaction.commit(
+        transaction = None if exchange is None else exchange.transaction
+        if exchange is not None and transaction is not None:
+            if isinstance(transaction, Transaction) and transaction.hit is not None:
+                self._listen(context, exchange, response)
+            transaction.commit(
                 status=response.status_code,
                 headers=raw_headers(response),
                 # A context of somebody else's does not tell.
@@ -486,11 +517,19 @@ class WebServer(InjectingApplication, CachingApplication, DispatchingApplication
             )
         await self.evict_written(context, response)
 
+    def _listen(self, context: QuartRequestContext, exchange: Exchange, response: AnyResponse) -> None:
+        """Has a hit recorded, if the next one may be answered by a door before this one."""
+        way = self.clear_way(context)
+        route = None if way is None else cached_route(way.view)
+        if route is not None and way is not None and route.is_plain and route.is_route_of(way.view):
+            scope: Any = context.request.scope
+            self._doors.listen(scope, exchange, way, lambda: raw_headers(response))
+
     async def admit(self, exchange: Exchange) -> AnyResponse | None:
         """Gets an admission slot for a request; returns the 503 where there is none."""
         if exchange.slot is not None:
             return None
-        settings = _settings_of(exchange) or self._settings()
+        settings = _settings_of(exchange) or self.current_settings()
         slot = await self._admission.enter(settings.soft_limit, settings.hard_limit)
         if slot is not None:
             exchange.slot = slot
@@ -519,13 +558,15 @@ class WebServer(InjectingApplication, CachingApplication, DispatchingApplication
         compressor = cast(Base | None, resolved(self.container, "compressor"))
         return await self._static.send(owner.static_folder, filename, compressor, self.current_cache())
 
-    def _settings(self) -> ServerSettings:
+    def current_settings(self) -> ServerSettings:
+        """Returns the settings, as the container gives them now."""
         settings = self._providers["settings"]()
         return (
             settings if type(settings) is ServerSettings else cast(ServerSettings, self._resolved("settings"))
         )
 
-    def _current_compressor(self) -> Base | None:
+    def current_compressor(self) -> Base | None:
+        """Returns the compressor, as the container gives it now."""
         compressor = self._providers["compressor"]()
         if compressor is None or isinstance(compressor, Base):
             return compressor
@@ -541,6 +582,14 @@ class WebServer(InjectingApplication, CachingApplication, DispatchingApplication
         fallback = {"host": name or "127.0.0.1", "port": int(number) if number.isdecimal() else 5000}
         unstated = {setting: value for setting, value in fallback.items() if stated.get(setting) is None}
         return unstated | given(host=host, port=port)
+
+
+async def _send_whole(send: Any, status: int, headers: RawHeaders, content: bytes) -> None:
+    if isinstance(send, WholeSend):
+        await send.whole(status, headers, content)
+        return
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
 
 
 def _settings_of(exchange: Exchange) -> ServerSettings | None:

@@ -108,6 +108,7 @@ class CachingApplication(Quart):
         stale_while_revalidate: Timeout | None = None,
         stale_if_error: Timeout | None = None,
         authorized: bool = False,
+        early: bool = True,
     ) -> CachedDecorator:
         """Decorates a view so that it is answered from the cache while its response is fresh.
 
@@ -143,6 +144,8 @@ class CachingApplication(Quart):
                 returns 500, 502, 503 or 504. None: what the response states.
             authorized: True: requests with ``Authorization`` are stored and answered like others.
                 All users get the same response; let a hook or a decorator above check them.
+            early: Whether hits may be answered before hooks and views are looked for, which is done
+                only where there are none that could have changed the answer. False: never.
 
         Raises:
             InvalidSettingError: An option does not fit.
@@ -158,6 +161,7 @@ class CachingApplication(Quart):
             stale_while_revalidate=checked_seconds("stale_while_revalidate", stale_while_revalidate),
             stale_if_error=checked_seconds("stale_if_error", stale_if_error),
             authorized=authorized,
+            early=early,
             tags=checked_tags(tags),
         )
         self._refuse_injected("tags", tags)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Final, TypeAlias, cast
 
+from aeros.caching.shortcut import Shortcut
 from aeros.errors import EntryFormatError
 from aeros.types import RawHeaders
 
@@ -48,6 +49,7 @@ class StoredResponse:
         stamp: What the shared store said of its marks before its view began.
         variants: Bodies by content coding.
         uses: How often each was sent by this process, as far as anybody counts.
+        shortcut: How this process can answer with it without its view, if it can.
     """
 
     key: bytes
@@ -65,6 +67,7 @@ class StoredResponse:
     stamp: str = ""
     variants: dict[str, bytes] = field(default_factory=dict[str, bytes])
     uses: dict[str, int] | None = field(default=None, repr=False)
+    shortcut: Shortcut | None = field(default=None, repr=False)
     on_growth: Callable[[StoredResponse], None] | None = field(default=None, repr=False)
 
     def age(self, now: float) -> float:
@@ -86,7 +89,8 @@ class StoredResponse:
         fields = sum(len(name) + len(value) + 100 for name, value in self.headers)
         # A body kept as its own variant takes its room once.
         variants = sum(len(content) for content in self.variants.values() if content is not self.body)
-        return _OVERHEAD_BYTES + len(self.key) + len(self.body) + fields + variants
+        shortcut = 0 if self.shortcut is None else self.shortcut.size
+        return _OVERHEAD_BYTES + len(self.key) + len(self.body) + fields + variants + shortcut
 
     def variant(self, coding: str) -> bytes | None:
         """Returns the body in ``coding``, if it was made already."""
@@ -95,6 +99,7 @@ class StoredResponse:
     def add_variant(self, coding: str, content: bytes, *, instead_of: str | None = None) -> None:
         """Keeps the body in ``coding``; whoever counts this entry's bytes is told."""
         self.variants[coding] = content
+        self.shortcut = None  # what it says of a variant may be true no more
         if instead_of is not None:
             self.variants.pop(instead_of, None)
         if self.on_growth is not None:

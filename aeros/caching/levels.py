@@ -12,7 +12,7 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -122,6 +122,18 @@ class Levels:
         """Returns what is in memory, however old."""
         room = self.memory.get(key)
         return None if room is None else room.entry
+
+    def find_named(self, name: Hashable, now: float) -> StoredResponse | None:
+        """Returns a response that was given this name, where memory may be trusted without a word."""
+        room = self.memory.get_named(name)
+        if room is None or (self.store is not None and not self._is_trusted(room, now)):
+            return None
+        return room.entry if isinstance(room.entry, StoredResponse) else None
+
+    def name(self, entry: StoredResponse, name: Hashable) -> None:
+        """Gives a response in memory another name, and counts what is known of it by now."""
+        self.memory.name(entry, name)
+        self.memory.recount(entry)
 
     async def find(self, address: Address, *, anew: bool = False) -> Sighting:
         """Returns the entry of an address, fresh or stale, from memory where that may be trusted.

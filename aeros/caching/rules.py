@@ -51,6 +51,7 @@ class CacheRules:
         stale_while_revalidate: Seconds; None: what the response states.
         stale_if_error: Seconds; None: what the response states.
         authorized: Whether requests with ``Authorization`` are answered with what others got.
+        early: Whether hits may be answered before the application looks for the view.
         tags: What its responses can be evicted by.
         view: The full name of the view, e.g. ``"shop.views.report"``.
     """
@@ -65,6 +66,7 @@ class CacheRules:
     stale_while_revalidate: float | None = None
     stale_if_error: float | None = None
     authorized: bool = False
+    early: bool = True
     tags: tuple[str, ...] | Callable[..., str | Iterable[str]] = ()
     view: str = ""
 
@@ -76,13 +78,18 @@ class CacheRules:
         if not isinstance(self.key_prefix, str) and not callable(self.key_prefix):
             raise InvalidSettingError("key_prefix", self.key_prefix, "text, or a callable that returns it")
         check_hash_method(self.hash_method)
-        for name in ("cache_none", "authorized"):
+        for name in ("cache_none", "authorized", "early"):
             check_flag(name, getattr(self, name))
 
     @property
     def shares_authorized(self) -> bool:
         """Whether credentials do not keep responses apart, or are a part of the key."""
         return self.authorized or b"authorization" in self.vary
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing of a request decides but its URL, so that a hit may be answered early."""
+        return self.early and isinstance(self.key_prefix, str) and not self.vary
 
     def key_template(self) -> tuple[str, ...]:
         """Returns the text before and after the path, or one text where the path has no part in it.

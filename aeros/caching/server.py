@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -89,6 +89,7 @@ class Cache:
         )
         self._counts: Counter[str] = Counter()
         self._bypasses: Counter[str] = Counter()
+        self._early: Counter[int] = Counter()
         self._levels = Levels(
             self._store,
             max_bytes=self.max_bytes,
@@ -162,6 +163,27 @@ class Cache:
         if update or not request.may_lead:
             return self._miss(request, sighting, None)
         return await self._board(request, sighting)
+
+    def now(self) -> float:
+        """Returns the seconds since the epoch, as the cache counts them."""
+        return self._clock()
+
+    def find_named(self, name: Hashable, now: float) -> StoredResponse | None:
+        """Returns a response in memory that was given this name; it may be stale."""
+        return self._levels.find_named(name, now)
+
+    def name(self, entry: StoredResponse, name: Hashable) -> None:
+        """Gives a response another name than its key, under which ``find_named`` finds it."""
+        self._levels.name(entry, name)
+
+    def replay(self, found: StoredResponse, now: float) -> Transaction:
+        """Returns the transaction of a request that is answered with a fresh response."""
+        return Transaction(self._terms, hit=found, status=CacheStatus(hit=True, ttl=int(found.ttl(now))))
+
+    def note_hit(self, door: int) -> None:
+        """Counts a hit that was answered early: at door 1 or 2."""
+        self._counts["hits"] += 1
+        self._early[door] += 1
 
     def bypass(self, reason: str) -> Transaction:
         """Returns the transaction of a request that the route keeps out of the cache."""
@@ -456,6 +478,9 @@ class Cache:
         counts = self._counts
         return CacheStats(
             hits=counts["hits"],
+            hits_by_door=MappingProxyType(
+                {1: self._early[1], 2: self._early[2], 3: counts["hits"] - self._early[1] - self._early[2]}
+            ),
             stale=counts["stale"],
             misses=counts["misses"],
             collapsed=counts["collapsed"],

@@ -14,6 +14,8 @@ class CacheStats:
 
     Attributes:
         hits: Responses from the cache, fresh.
+        hits_by_door: Those, by where they were answered: 1, before the application was called; 2, before
+            a view was looked for; 3, where the view would have run.
         stale: Responses from the cache that were stale: a new one was being made, or could not be.
         misses: Requests whose view ran and whose response could be stored.
         collapsed: Requests that waited for another one's view and got its response.
@@ -30,6 +32,7 @@ class CacheStats:
     """
 
     hits: int
+    hits_by_door: Mapping[int, int]
     stale: int
     misses: int
     collapsed: int

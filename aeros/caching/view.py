@@ -37,6 +37,7 @@ T = TypeVar("T")
 AnyResponse = Response | WerkzeugResponse
 
 _CACHED_MARK: Final = "__aeros_cached__"
+_SELF_MARK: Final = "__aeros_cached_self__"
 
 
 class CachedDecorator:
@@ -143,6 +144,23 @@ class CachedRoute:
     conditions: Conditions
 
     @property
+    def is_plain(self) -> bool:
+        """Whether nothing of a request decides about a hit but its URL."""
+        asked = self.conditions
+        return (
+            self.rules.is_plain
+            and not asked.cookies
+            and asked.unless is None
+            and asked.forced_update is None
+            and asked.key is None
+        )
+
+    def is_route_of(self, view: object) -> bool:
+        """Tells whether ``view`` is the cached view itself, with nothing around it."""
+        # A decorator that uses wraps() takes the marks over, but not who they are of.
+        return getattr(view, _SELF_MARK, None) is view
+
+    @property
     def notices_cookies(self) -> bool:
         """Whether reading ``request.cookies`` keeps a response from being stored."""
         return not self.conditions.cookies and b"cookie" not in self.rules.vary
@@ -185,6 +203,7 @@ def cached_view(
         return cast(T, await visit.answer(lambda: run(*args, **kwargs)))
 
     setattr(view, _CACHED_MARK, route)
+    setattr(view, _SELF_MARK, view)
     return view
 
 

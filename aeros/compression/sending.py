@@ -104,6 +104,8 @@ class CodedSend(WholeSend):
             status, headers, content = await self._made_whole(status, headers, body)
         self._discards = self.started = True
         send, headers = self._send, self.completed(headers)
+        if self.exchange.recorder is not None:
+            self.exchange.recorder(status, headers, content)
         if isinstance(send, WholeSend):
             await send.whole(status, headers, content)
         else:

@@ -11,6 +11,7 @@ from quart.ctx import AppContext as QuartAppContext
 from quart.ctx import RequestContext as QuartRequestContext
 from quart.json.provider import DefaultJSONProvider
 from quart.routing import QuartMap
+from quart.sessions import SecureCookieSessionInterface
 from quart.signals import (
     appcontext_popped,
     appcontext_pushed,
@@ -23,10 +24,12 @@ from quart.typing import ResponseTypes
 from quart.wrappers import Request as QuartRequest
 from quart.wrappers import Response as QuartResponse
 
+from aeros.dispatch.connection import HTTPConnection
 from aeros.dispatch.context import AppContext, RequestContext
 from aeros.dispatch.request import Request
 from aeros.dispatch.response import JSONProvider, Response
 from aeros.dispatch.routing import RouteMap
+from aeros.dispatch.way import Way
 from aeros.exchange import Exchange, exchange_of
 
 Runner: TypeAlias = Callable[..., Awaitable[Any]]
@@ -58,6 +61,8 @@ class DispatchingApplication(Quart):
     A request for which somebody listens to Quart's signals takes Quart's own steps.
     """
 
+    _changes: int = 0
+
     request_class: type[QuartRequest] = Request
     response_class: type[QuartResponse] = Response
     json_provider_class: type[DefaultJSONProvider] = JSONProvider
@@ -70,9 +75,11 @@ class DispatchingApplication(Quart):
 
     def __setattr__(self, name: str, value: object) -> None:
         super().__setattr__(name, value)
-        if name in _STEPS:
-            self._goes_at_once = None
-        elif name in ("ensure_async", "sync_to_async"):
+        # Whatever it is: what was found out about the application may be true no more.
+        mine = self.__dict__
+        mine["_changes"] = mine.get("_changes", 0) + 1
+        mine["_goes_at_once"] = None
+        if name in ("ensure_async", "sync_to_async"):
             self._runners.clear()
 
     # What the rooms above add
@@ -98,13 +105,6 @@ class DispatchingApplication(Quart):
     def request_context(self, request: QuartRequest) -> QuartRequestContext:
         """Returns a context for the request that notices whether the session is used."""
         return RequestContext(self, request)
-
-    async def asgi_app(self, scope: Any, receive: Any, send: Any) -> None:
-        """Handles one ASGI connection; a middleware may be put around it."""
-        if scope["type"] == "http":
-            await self.asgi_http_class(self, scope)(receive, send)
-        else:
-            await super().asgi_app(scope, receive, send)
 
     async def handle_request(self, request: QuartRequest) -> ResponseTypes:
         """Returns the response to a request."""
@@ -222,7 +222,7 @@ class DispatchingApplication(Quart):
         return bool(
             any(self.teardown_request_funcs.values())
             or self.teardown_appcontext_funcs
-            or type(request) is not Request
+            or not isinstance(request, Request)
             or request.has_files
             or request.scope.get("_quart._preserve_context", False)
         )
@@ -232,11 +232,71 @@ class DispatchingApplication(Quart):
         at_once = self._goes_at_once
         if at_once is None:
             mine = vars(self)
-            at_once = self._goes_at_once = not any(
-                name in mine or getattr(type(self), name).__module__.partition(".")[0] not in _OURS
-                for name in _STEPS
-            )
+            at_once = mine["_goes_at_once"] = all(self._is_ours(name) for name in _STEPS)
         return at_once
+
+    def _is_ours(self, name: str) -> bool:
+        """Tells whether a method is the one that this package, or Quart, has."""
+        return name not in vars(self) and getattr(type(self), name).__module__.partition(".")[0] in _OURS
+
+    # The way past all that
+
+    def clear_way(self, context: QuartRequestContext) -> Way | None:
+        """Returns the way of a request that is being answered; None where something stands on it.
+
+        Something that could see the request, or could have changed its answer: a hook, a decorator, a
+        signal's receiver, a session, a subclass's own step.
+        """
+        request = context.request
+        rule = request.url_rule
+        if (
+            rule is None
+            or type(context) is not RequestContext
+            or context.after_request_functions
+            or context.has_session
+            or request.trusted_hosts is not None
+            or not self._may_go_at_once()
+            or not (self._is_ours("create_url_adapter") and self._is_ours("ensure_async"))
+            or self.request_class is not Request
+            or self.response_class not in (Response, QuartResponse)
+            or self.asgi_http_class is not HTTPConnection
+            or type(self.url_map) is not RouteMap
+            or type(self.session_interface) is not SecureCookieSessionInterface
+            or self.subdomain_matching
+            or self.url_map.host_matching
+            or self.url_map.default_subdomain
+        ):
+            return None
+        view = self.view_functions.get(rule.endpoint)
+        if view is None or self._runner(view) is not view:
+            return None
+        way = Way(
+            endpoint=rule.endpoint,
+            view=view,
+            names=(None, *request.blueprints),
+            changes=self._changes,
+            rules=self.url_map.changes,
+            is_bare=self._is_ours("asgi_app") and self._is_ours("__call__"),
+        )
+        return way if self.is_clear(way) else None
+
+    def is_clear(self, way: Way) -> bool:
+        """Tells whether nothing has been put on a way since it was found."""
+        if (
+            way.changes != self._changes
+            or self.view_functions.get(way.endpoint) is not way.view
+            or cast(RouteMap, self.url_map).changes != way.rules
+            or _has_listeners()
+            or self.teardown_appcontext_funcs
+            or self.config["SERVER_NAME"] is not None
+        ):
+            return False
+        before, after = self.before_request_funcs, self.after_request_funcs
+        teardown, processors = self.teardown_request_funcs, self.url_value_preprocessors
+        for name in way.names:
+            if before.get(name) or after.get(name) or teardown.get(name) or processors.get(name):
+                return False
+        return True
 
     def _runner(self, function: Callable[..., Any]) -> Runner:
         """Returns what runs a registered function: itself, or in a thread, with what it has injected."""

@@ -121,7 +121,10 @@ class HTTPConnection(ASGIHTTPConnection):
             timeout = cast("float | None", response.timeout)
         try:
             async with asyncio.timeout(timeout):
-                await self._send_response(send, response)
+                if isinstance(sending, WholeSend) and _is_whole(response):
+                    await sending.whole(response.status_code, _raw(response.headers), _content(response))
+                else:
+                    await self._send_response(send, response)
         except TimeoutError:
             # As in Quart: a client that does not read in time gets no more.
             return

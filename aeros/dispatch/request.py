@@ -63,7 +63,7 @@ def _remembered_title(name: bytes) -> str:
 
 
 def first_field(request: wrappers.Request, name: bytes) -> str | None:
-    """Returns the value of a field of a request, without making ``Headers`` of all; None where it is absent."""
+    """Returns the value of a request's field, without reading all of them; None where it is absent."""
     headers = request.headers
     if type(headers) is ArrivedHeaders:
         value = first_value(headers.raw, name)

@@ -56,6 +56,11 @@ def without_content(headers: RawHeaders) -> RawHeaders:
     return [(name, value) for name, value in headers if name not in _OF_CONTENT]
 
 
+def is_content_field(name: bytes) -> bool:
+    """Tells whether a field, in lower case, is one that a 304 does not have."""
+    return name in _OF_CONTENT
+
+
 def with_known_tag(asked: RawHeaders, headers: RawHeaders) -> RawHeaders:
     """Returns the fields of a 304 with its tag weak, where the client has it weak only.
 

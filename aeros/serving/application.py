@@ -17,7 +17,52 @@ from aeros.serving.access_log import Access, AccessLog
 from aeros.serving.cycle import Cycle, FieldNames
 from aeros.serving.log import ConsoleStyle, rooms_forwarded, run_style, uvicorn_forwarded
 from aeros.settings import ServerSettings
-from aeros.types import Message, Receive, Scope, Send
+from aeros.types import Message, RawHeaders, Receive, Scope, Send
+
+
+class Memory(Protocol):
+    """Keeps a head, with what it was made of."""
+
+    head: tuple[object, object, bytes] | None
+
+
+class EarlyAnswer(Protocol):
+    """A response that needs no call of the application."""
+
+    @property
+    def status(self) -> int:
+        """Its status code."""
+        ...
+
+    @property
+    def headers(self) -> RawHeaders:
+        """Its fields, complete but for those that the server adds to all."""
+        ...
+
+    @property
+    def content(self) -> bytes:
+        """Its body."""
+        ...
+
+    @property
+    def recording(self) -> Memory | None:
+        """Where its head may be kept; the same fields give the same head."""
+        ...
+
+
+class EarlyAnswers(Protocol):
+    """What can be answered without calling the application."""
+
+    @property
+    def is_used(self) -> bool:
+        """Whether there is anything of the kind."""
+        ...
+
+    def find(
+        self, method: str, scheme: str, raw_path: bytes, query: bytes, headers: RawHeaders, *, is_dated: bool
+    ) -> EarlyAnswer | None:
+        """Returns the answer to a request; None: the application has to be called."""
+        ...
 
 
 class Servable(Protocol):
@@ -29,6 +74,11 @@ class Servable(Protocol):
 
     def using_settings(self, settings: ServerSettings) -> AbstractContextManager[None]:
         """Makes ``settings`` the application's own for a while."""
+        ...
+
+    @property
+    def early_answers(self) -> EarlyAnswers:
+        """What can be answered without calling the application."""
         ...
 
     def described(self) -> Mapping[str, object]:
@@ -110,6 +160,34 @@ class ServedApplication:
             await self.app(scope, receive, sending)
         finally:
             self._access_log.write(_access(scope, sending, time.perf_counter() - began))
+
+    @property
+    def logs_access(self) -> bool:
+        """Whether a line is written for each request."""
+        return self._access_log.enabled
+
+    def log_hit(
+        self, client: tuple[str, int] | None, method: str, target: bytes, answer: EarlyAnswer
+    ) -> None:
+        """Writes the line of a hit that was answered without calling the application.
+
+        Args:
+            client: The client's address.
+            method: The request's method.
+            target: Its path and query as the client sent them.
+            answer: What it was answered with.
+        """
+        access = Access(
+            client=client[0] if client else "-",
+            method=method,
+            path=target.decode("latin-1"),
+            http_version="1.1",
+            status=answer.status,
+            body_bytes=0 if method == "HEAD" else len(answer.content),
+            seconds=0.0,
+            cache="hit",
+        )
+        self._access_log.write(access)
 
     def __reduce__(
         self,

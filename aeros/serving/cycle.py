@@ -263,35 +263,13 @@ class Cycle(WholeSend, Arrival):
 
     def _head(self, status: int, headers: RawHeaders) -> tuple[list[bytes], int | None]:
         """Returns the lines of a head, without its end, and the length that it declares."""
-        protocol = self._protocol
-        lines = [STATUS_LINE[status]]
-        length: int | None = None
-        is_closing = is_dated = False
-        names = protocol.names
-        for name, value in protocol.server_state.default_headers:
-            lines += (name, b": ", value, b"\r\n")
-            if name.lower() == b"date":
-                is_dated = True
-        for name, value in headers:
-            known = names[name]
-            if _NO_VALUE.search(value):
-                raise RuntimeError("Invalid HTTP header value.")
-            lines += (known, b": ", value, b"\r\n")
-            if known == b"content-length":
-                length = int(value)
-            elif known == b"date":
-                is_dated = True
-            elif known == b"transfer-encoding":
-                self._chunked = value.lower() == b"chunked"
-            elif known == b"connection":
-                is_closing = b"close" in [token.strip() for token in value.lower().split(b",")]
-        if is_closing:
+        head = self._protocol.head(status, headers)
+        self._chunked = head.is_chunked
+        if head.is_closing:
             self.keep_alive = False
         elif not self.keep_alive:
-            lines.append(b"connection: close\r\n")
-        if protocol.get_date is not None and not is_dated:
-            lines += (b"date: ", protocol.get_date(), b"\r\n")
-        return lines, None if self._chunked else length
+            head.lines.append(b"connection: close\r\n")
+        return head.lines, None if head.is_chunked else head.length
 
     def _complete(self) -> None:
         self.response_complete = True
@@ -325,8 +303,62 @@ class Cycle(WholeSend, Arrival):
             self._waiting.set()
 
 
+class Head:
+    """The lines of a response's head, without its end.
+
+    Args:
+        status: The status code.
+        default: Fields that every response of the server has.
+        headers: The response's own.
+        names: Names of fields, for those of the response.
+        date: The value of ``Date`` where none of them is one; None: none is added.
+
+    Attributes:
+        lines: The lines, in parts.
+        length: The length of the body, if it is declared.
+        is_chunked: Whether the body is sent in chunks.
+        is_closing: Whether it says that the connection ends.
+
+    Raises:
+        RuntimeError: A name or a value can not be sent.
+    """
+
+    __slots__ = ("is_chunked", "is_closing", "length", "lines")
+
+    def __init__(
+        self,
+        status: int,
+        default: RawHeaders,
+        headers: RawHeaders,
+        names: FieldNames,
+        date: bytes | None,
+    ) -> None:
+        lines = self.lines = [STATUS_LINE[status]]
+        self.length: int | None = None
+        self.is_chunked = self.is_closing = False
+        for name, value in default:
+            lines += (name, b": ", value, b"\r\n")
+            if name.lower() == b"date":
+                date = None
+        for given, value in headers:
+            name = names[given]
+            if _NO_VALUE.search(value):
+                raise RuntimeError("Invalid HTTP header value.")
+            lines += (name, b": ", value, b"\r\n")
+            if name == b"content-length":
+                self.length = int(value)
+            elif name == b"date":
+                date = None
+            elif name == b"transfer-encoding":
+                self.is_chunked = value.lower() == b"chunked"
+            elif name == b"connection":
+                self.is_closing = b"close" in [token.strip() for token in value.lower().split(b",")]
+        if date is not None:
+            lines += (b"date: ", date, b"\r\n")
+
+
 class FieldNames(dict[bytes, bytes]):
-    """Names of fields that may be sent, in lower case, by how they were given; the first ones are remembered."""
+    """Names of fields in lower case, by how they were given; those that came first are remembered."""
 
     def __missing__(self, name: bytes) -> bytes:
         """Returns a name in lower case.

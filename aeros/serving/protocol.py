@@ -21,8 +21,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from aeros.exchange import own_date
-from aeros.serving.application import ServedApplication
-from aeros.serving.cycle import Cycle
+from aeros.serving.application import EarlyAnswer, EarlyAnswers, ServedApplication
+from aeros.serving.cycle import Cycle, Head, write_whole
 from aeros.types import ASGIApplication, RawHeaders, Scope
 
 # What a proxy says of its client; without any of it uvicorn's middleware changes nothing.
@@ -54,6 +54,7 @@ class HTTPProtocol(HttpToolsProtocol):
         # Most requests say nothing that its middleware would look for.
         self._unproxied = cast(ASGIApplication, self.app.app) if _is_proxied(self.app) else self._app
         self._is_forwarded = False
+        self._doors = None if self.root_path else self.served.app.early_answers
         # The request that is being read, and the one that is being answered: others may wait between.
         self._cycle: Cycle | None = None
         self._running: Cycle | None = None
@@ -108,6 +109,9 @@ class HTTPProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Its head is there: the application begins."""
         version: str = self.parser.get_http_version()
+        doors = self._doors
+        if doors is not None and doors.is_used and version == "1.1" and self._answers_early(doors):
+            return
         scope = self._scope(version)
         if self.parser.should_upgrade() and self._should_upgrade():
             return
@@ -147,6 +151,55 @@ class HTTPProtocol(HttpToolsProtocol):
             self._rest()
 
     # The rest
+
+    def head(self, status: int, headers: RawHeaders) -> Head:
+        """Returns the head of a response."""
+        date = None if self.get_date is None else self.get_date()
+        return Head(status, self.server_state.default_headers, headers, self.names, date)
+
+    def _answers_early(self, doors: EarlyAnswers) -> bool:
+        """Answers a request without calling the application; returns whether it could (door 1)."""
+        url, cycle = self.url, self._cycle
+        if (
+            self._is_forwarded
+            or (cycle is not None and not cycle.response_complete)
+            or self.flow.write_paused
+            or self.limit_concurrency is not None
+            # Another form of target than a path, or one that libraries read in different ways.
+            or url[:1] != b"/"
+            or url[1:2] == b"/"
+            or b"#" in url
+        ):
+            return False
+        raw_path, _, query = url.partition(b"?")
+        method = self.parser.get_method().decode("ascii")
+        scheme = cast(str, self.scheme)
+        is_dated = self.get_date is not None
+        answer = doors.find(method, scheme, raw_path, query, self._fields, is_dated=is_dated)
+        if answer is None:
+            return False
+        head = self._head_of(answer)
+        keeps_alive = self.parser.should_keep_alive()
+        end = b"\r\n" if keeps_alive else b"connection: close\r\n\r\n"
+        write_whole(self.transport, head + end, b"" if method == "HEAD" else answer.content)
+        if self.served.logs_access:
+            self.served.log_hit(self.client, method, url, answer)
+        if not keeps_alive:
+            self.transport.close()
+        self.on_response_complete()
+        return True
+
+    def _head_of(self, answer: EarlyAnswer) -> bytes:
+        """Returns the lines of an answer's head, which are the same until its fields are others."""
+        memory, default = answer.recording, self.server_state.default_headers
+        if memory is not None and memory.head is not None:
+            headers, others, lines = memory.head
+            if headers is answer.headers and others is default:
+                return lines
+        lines = b"".join(self.head(answer.status, answer.headers).lines)
+        if memory is not None:
+            memory.head = answer.headers, default, lines
+        return lines
 
     def _scope(self, version: str) -> Scope:
         url = httptools.parse_url(self.url)

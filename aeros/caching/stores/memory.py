@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -25,6 +25,7 @@ class Room:
         epoch: The subscription to evictions under which it was checked; 0: none.
         marks: What it can be evicted by.
         size: Bytes that it takes, about.
+        name: Another name under which it is found, if it has one.
     """
 
     entry: Entry
@@ -32,6 +33,7 @@ class Room:
     epoch: int
     marks: Sequence[str]
     size: int
+    name: Hashable = None
 
 
 class MemoryStore:
@@ -47,6 +49,7 @@ class MemoryStore:
         self.max_bytes = max_bytes
         self.evictions: int = 0
         self._rooms: OrderedDict[bytes, Room] = OrderedDict()
+        self._names: dict[Hashable, bytes] = {}
         self._index = _Index()
         self._log = _EvictionLog()
         self._bytes = 0
@@ -72,6 +75,28 @@ class MemoryStore:
             if room is not None:
                 self._rooms.move_to_end(key)
             return room
+
+    def get_named(self, name: Hashable) -> Room | None:
+        """Returns what was given this name, and is still there."""
+        key = self._names.get(name)
+        if key is None:
+            return None
+        with self._lock:
+            room = self._rooms.get(key)
+            if room is not None:
+                self._rooms.move_to_end(key)
+            return room
+
+    def name(self, entry: Entry, name: Hashable) -> None:
+        """Gives an entry another name, in place of the one that it had; nothing where it is not kept."""
+        with self._lock:
+            room = self._rooms.get(entry.key)
+            if room is None or room.entry is not entry:
+                return
+            if room.name is not None:
+                self._names.pop(room.name, None)
+            room.name = name
+            self._names[name] = entry.key
 
     def set(
         self,
@@ -157,6 +182,7 @@ class MemoryStore:
             self._log.note_everything()
             count = len(self._rooms)
             self._rooms.clear()
+            self._names.clear()
             self._index = _Index()
             self._bytes = 0
             return count
@@ -169,6 +195,8 @@ class MemoryStore:
     def _leave(self, key: bytes, room: Room) -> None:
         self._bytes -= room.size
         self._index.remove(room.marks, key)
+        if room.name is not None and self._names.get(room.name) == key:
+            del self._names[room.name]
 
     def _make_room(self) -> None:
         while self._bytes > self.max_bytes:

@@ -1,0 +1,330 @@
+"""Doors 1 and 2: a hit that is answered before the application is called, or before a view is looked for.
+
+Door 3, in the decorated view, is always right. What it has answered to a hit is recorded, where nothing
+stood on the way to the view; the doors before it say the same again, while the entry stands in memory,
+is fresh, and the way is clear. Where anything is in doubt they are closed, and door 3 answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
+from urllib.parse import unquote
+
+from aeros.caching.shortcut import Recording, RecordingKey, Shortcut
+from aeros.exchange import Exchange, attach_exchange, exchange_of, owns_date
+from aeros.http.cache_status import CacheStatus
+from aeros.http.conditional import is_content_field, is_match, without_content
+from aeros.types import RawHeaders, Scope
+
+if TYPE_CHECKING:
+    from aeros.caching.entry import StoredResponse
+    from aeros.caching.server import Cache
+    from aeros.caching.transaction import Transaction
+    from aeros.compression import Base
+    from aeros.settings import ServerSettings
+
+_HOST, _ACCEPT, _CONDITION, _COOKIE, _CLOSING = range(5)
+# What of a request's fields counts. All that door 3 looks at, and that is not looked at here, closes.
+_NOTED: Final = {
+    b"host": _HOST,
+    b"accept-encoding": _ACCEPT,
+    b"if-none-match": _CONDITION,
+    b"cookie": _COOKIE,
+    b"authorization": _CLOSING,
+    b"content-length": _CLOSING,
+    b"expect": _CLOSING,
+    b"if-match": _CLOSING,
+    b"if-modified-since": _CLOSING,
+    b"if-range": _CLOSING,
+    b"if-unmodified-since": _CLOSING,
+    b"range": _CLOSING,
+    b"transfer-encoding": _CLOSING,
+    b"upgrade": _CLOSING,
+    b"x-forwarded-host": _CLOSING,
+}
+_INNER: Final = "inner"
+
+
+class Asked(NamedTuple):
+    """What of a request's fields decides about an answer."""
+
+    host: bytes
+    accept: bytes | None
+    condition: bytes | None
+    has_cookie: bool
+
+
+def read(headers: RawHeaders) -> Asked | None:
+    """Returns what of a request's fields decides about an answer; None where more does than is known here."""
+    host: bytes | None = None
+    accept: bytes | None = None
+    condition: bytes | None = None
+    has_cookie = False
+    for name, value in headers:
+        kind = _NOTED.get(name)
+        if kind is None:
+            continue
+        if kind == _HOST and host is None:
+            host = value
+        elif kind == _ACCEPT and accept is None:
+            accept = value
+        elif kind == _CONDITION and condition is None:
+            condition = value
+        elif kind == _COOKIE:
+            has_cookie = True
+        else:
+            return None
+    return None if host is None else Asked(host, accept, condition, has_cookie)
+
+
+class _Kept(NamedTuple):
+    """Of which hit an answer is recorded."""
+
+    scope: Scope
+    host: bytes
+    entry: StoredResponse
+    way: Any
+
+
+class Answer(NamedTuple):
+    """A response without a view.
+
+    Attributes:
+        status: Its status code.
+        headers: Its fields, complete.
+        content: Its body.
+        recording: What it was made of, for whoever remembers more of it; None: of nothing that stays.
+    """
+
+    status: int
+    headers: RawHeaders
+    content: bytes
+    recording: Recording | None
+
+
+class Entrance(Protocol):
+    """What the doors need of the application."""
+
+    secret_key: Any
+
+    def is_clear(self, way: Any) -> bool:
+        """Tells whether nothing has been put on a way to a view since it was found."""
+        ...
+
+    def current_cache(self) -> Cache:
+        """Returns the cache to use now."""
+        ...
+
+    def current_settings(self) -> ServerSettings:
+        """Returns the settings in force now."""
+        ...
+
+    def current_compressor(self) -> Base | None:
+        """Returns the compressor to use now."""
+        ...
+
+
+class Doors:
+    """The doors of one application.
+
+    Args:
+        app: The application.
+
+    Attributes:
+        is_used: Whether anything was recorded: without it nobody need ask.
+        has_inner: Whether anything was recorded that is to be answered behind a middleware.
+    """
+
+    __slots__ = ("_answered", "_app", "has_inner", "is_used")
+
+    def __init__(self, app: Entrance) -> None:
+        self._app = app
+        self._answered = Exchange(transaction=cast("Any", _Answered()), is_answered=True)
+        self.is_used: bool = False
+        self.has_inner: bool = False
+
+    # Recording what door 3 answers
+
+    def listen(self, scope: Scope, exchange: Exchange, way: Any, inner: Callable[[], RawHeaders]) -> None:
+        """Has the answer of door 3 to a hit recorded, if one like it may be given without a view.
+
+        Args:
+            scope: The request's ASGI scope.
+            exchange: Its exchange, with a transaction that is a hit.
+            way: The clear way to the view.
+            inner: Gives the fields of the response as the application sends it.
+        """
+        transaction = cast("Transaction", exchange.transaction)
+        entry, asked = transaction.hit, read(scope["headers"])
+        compressor, settings = self._app.current_compressor(), self._app.current_settings()
+        if (
+            entry is None
+            or asked is None
+            or asked.condition is not None
+            or not isinstance(scope.get("raw_path"), bytes)
+            or scope["method"] not in ("GET", "HEAD")
+            or entry.vary
+            or transaction.refresh is not None
+            or transaction.age is None
+            or transaction.status.ttl is None
+            or transaction.status.detail is not None
+            or exchange.personal is not None
+            or exchange.opted_out
+            or (compressor is not None and compressor.hot_after is not None)
+            or any(is_content_field(name) for name, _ in settings.raw_global_headers)
+            or exchange.settings is not settings
+        ):
+            return
+        status = transaction.status if transaction.shows_status else None
+        kept = _Kept(scope, asked.host, entry, way)
+        if not way.is_bare:
+            self.has_inner = True
+            inner_key = _INNER, scope["method"], owns_date(scope)
+            self._keep(kept, inner_key, Recording(inner(), entry.body, ()), None)
+            return
+        key = scope["method"], asked.accept, owns_date(scope)
+
+        def record(answered: int, headers: RawHeaders, content: bytes) -> None:
+            if answered == entry.status and _is_of(entry, content):
+                recording = Recording(list(headers), content, (compressor, settings))
+                self._keep(kept, key, recording, status)
+
+        exchange.recorder = record
+
+    def _keep(self, kept: _Kept, key: RecordingKey, recording: Recording, status: CacheStatus | None) -> None:
+        cache, entry, scope = self._app.current_cache(), kept.entry, kept.scope
+        if not recording.begins_at(entry, cache.now(), status):
+            return
+        path, root_path, raw_path = scope["path"], scope.get("root_path", ""), scope["raw_path"]
+        shortcut = entry.shortcut
+        if shortcut is None or (shortcut.way, shortcut.path, shortcut.root_path) != (
+            kept.way,
+            path,
+            root_path,
+        ):
+            is_direct = _is_direct(path, root_path, raw_path)
+            shortcut = entry.shortcut = Shortcut(kept.way, path, root_path, is_direct)
+        shortcut.add(key, recording)
+        cache.name(entry, (self, scope["scheme"], kept.host, raw_path, scope["query_string"]))
+        self.is_used = True
+
+    # Answering
+
+    def find(
+        self,
+        method: str,
+        scheme: str,
+        raw_path: bytes,
+        query: bytes,
+        headers: RawHeaders,
+        *,
+        is_dated: bool,
+        scope: Scope | None = None,
+    ) -> Answer | None:
+        """Returns the answer to a request; None where door 3 has to give it.
+
+        Args:
+            method: Its method.
+            scheme: ``http`` or ``https``.
+            raw_path: Its path as the client sent it.
+            query: Its query, without the question mark.
+            headers: Its fields.
+            is_dated: Whether aeros writes ``Date``.
+            scope: Its ASGI scope, at door 2; None at door 1, where there is none yet.
+        """
+        asked = read(headers)
+        if asked is None:
+            return None
+        app = self._app
+        cache = app.current_cache()
+        now = cache.now()
+        entry = cache.find_named((self, scheme, asked.host, raw_path, query), now)
+        if entry is None:
+            return None
+        shortcut = entry.shortcut
+        if shortcut is None or not self._is_open(shortcut, asked):
+            return None
+        if not (shortcut.is_direct if scope is None else self._leads_to(shortcut, scope)):
+            return None
+        recording = shortcut.recordings.get((method, asked.accept, is_dated))
+        if recording is None:
+            return None
+        compressor, settings = recording.terms
+        if compressor is not app.current_compressor() or settings is not app.current_settings():
+            return None
+        if not recording.is_current(entry, now):
+            return None
+        cache.note_hit(1 if scope is None else 2)
+        if asked.condition is not None and is_match(method, headers, entry.status, recording.headers):
+            return Answer(304, without_content(recording.headers), b"", None)
+        return Answer(entry.status, recording.headers, recording.content, recording)
+
+    def answer(self, scope: Scope) -> Answer | None:
+        """Returns the answer of door 2 to a request that no middleware of the application's sees."""
+        raw_path = scope.get("raw_path")
+        if not isinstance(raw_path, bytes):
+            return None
+        found = self.find(
+            scope["method"],
+            scope["scheme"],
+            raw_path,
+            scope["query_string"],
+            scope["headers"],
+            is_dated=owns_date(scope),
+            scope=scope,
+        )
+        if found is not None:
+            attach_exchange(scope, self._answered)
+        return found
+
+    def inner_answer(self, scope: Scope) -> Answer | None:
+        """Returns the answer of door 2 behind a middleware: what the application would send to it."""
+        exchange, asked, raw_path = exchange_of(scope), read(scope["headers"]), scope.get("raw_path")
+        if exchange is None or asked is None or not isinstance(raw_path, bytes):
+            return None
+        if scope["method"] not in ("GET", "HEAD"):
+            return None
+        cache = self._app.current_cache()
+        now = cache.now()
+        entry = cache.find_named((self, scope["scheme"], asked.host, raw_path, scope["query_string"]), now)
+        if entry is None:
+            return None
+        shortcut = entry.shortcut
+        if shortcut is None or not self._leads_to(shortcut, scope) or not self._is_open(shortcut, asked):
+            return None
+        recording = shortcut.recordings.get((_INNER, scope["method"], owns_date(scope)))
+        if recording is None or not recording.is_current(entry, now):
+            return None
+        cache.note_hit(2)
+        exchange.begin()
+        exchange.transaction = cache.replay(entry, now)
+        exchange.representation = entry
+        exchange.end()
+        return Answer(entry.status, recording.headers, entry.body, None)
+
+    def _is_open(self, shortcut: Shortcut, asked: Asked) -> bool:
+        # With a key there may be a session in the cookie, which Quart renews at each response.
+        return self._app.is_clear(shortcut.way) and not (asked.has_cookie and self._app.secret_key)
+
+    def _leads_to(self, shortcut: Shortcut, scope: Scope) -> bool:
+        there = scope["path"], scope.get("root_path", "")
+        return there == (shortcut.path, shortcut.root_path)
+
+
+class _Answered:
+    """What stands for the transaction of a request that a door has answered, for the access log."""
+
+    __slots__ = ()
+    status = CacheStatus(hit=True)
+
+
+def _is_of(entry: StoredResponse, content: bytes) -> bool:
+    """Tells whether a body is one that the entry keeps, so that it takes no room twice."""
+    return content is entry.body or any(content is variant for variant in entry.variants.values())
+
+
+def _is_direct(path: str, root_path: str, raw_path: bytes) -> bool:
+    """Tells whether the path is what a server makes of the raw one."""
+    text = raw_path.decode("latin-1")
+    return not root_path and path == (unquote(text) if "%" in text else text)
