@@ -16,7 +16,7 @@ from benchmarks.process import ROOT, found
 
 # What a generator may take longer than it was told, before it is ended.
 PATIENCE_SECONDS = 60.0
-FILL_SECONDS = 600.0
+FILL_SECONDS = 120.0
 
 WRK_SCRIPT = """
 wrk.method = "{method}"
