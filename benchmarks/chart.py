@@ -85,7 +85,7 @@ def bars(panels: Sequence[BarPanel], foot: str) -> str:
             y += BAR_STEP
         y += 14
     parts.append(text(10, y + 8, foot, "small"))
-    return document(parts, y + 22)
+    return document(parts, y + 22, "; ".join(panel.title for panel in panels))
 
 
 def cut_at(panel: BarPanel) -> float:
@@ -120,7 +120,7 @@ def lines(panels: Sequence[LinePanel], foot: str) -> str:
         parts.append(draw_lines(panel, y + 30))
         y += PLOT_HEIGHT + 70
     parts.append(text(10, y + 4, foot, "small"))
-    return document(parts, y + 18)
+    return document(parts, y + 18, "; ".join(panel.title for panel in panels))
 
 
 def draw_lines(panel: LinePanel, top: int) -> str:
@@ -174,8 +174,9 @@ def text(x: float, y: float, content: str, kind: str = "", anchor: str = "start"
     return f'<text{style} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(content)}</text>'
 
 
-def document(parts: Sequence[str], height: int) -> str:
+def document(parts: Sequence[str], height: int, title: str) -> str:
     """Returns the whole file."""
     size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">\n<style>{STYLE}</style>'
-    return "\n".join([head, *parts, "</svg>\n"])
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">'
+    about = f"<title>{escape(title)}</title>\n<style>{STYLE}</style>"
+    return "\n".join([head, about, *parts, "</svg>\n"])

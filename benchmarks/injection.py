@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from benchmarks.answers import Expected
 from benchmarks.load import Asked, find_generator
-from benchmarks.process import end_on_sigterm
+from benchmarks.process import end_when_told
 from benchmarks.rounds import Measurement, Progress, Row, Workload, count_steps
 from benchmarks.servers.injected import PLAIN
 from benchmarks.servers.python import PythonServer
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="regular expression, looked for in the titles")
     options = parser.parse_args()
-    end_on_sigterm()
+    end_when_told()
     table = [both for both in pairs() if re.search(options.only, both.title, re.IGNORECASE)]
     rows = [row for both in table for row in (both.plain, both.injected)]
     workload = Workload("injection", rows)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from benchmarks import chart
 from benchmarks.load import find_generator
-from benchmarks.process import end_on_sigterm
+from benchmarks.process import end_when_told
 from benchmarks.rounds import CONNECTIONS, Measurement, Progress, Workload, count_steps
 from benchmarks.table import as_json, machine, render, versions
 from benchmarks.workloads import workloads
@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--svg", type=Path, help="file for the chart")
     parser.add_argument("--json", type=Path, help="file for all samples")
     options = parser.parse_args()
-    end_on_sigterm()
+    end_when_told()
     chosen = selected(options.only)
     if not chosen:
         parser.error(f"no row is found by {options.only!r}")
@@ -98,7 +98,7 @@ def main() -> None:
         measurement.run(workload)
     print(render(chosen, about), flush=True)
     if options.svg:
-        options.svg.write_text(chart.bars(panels(chosen), about[0]))
+        options.svg.write_text(chart.bars(panels(chosen), f"{about[0]}; {machine()}"))
     if options.json:
         options.json.write_text(json.dumps(as_json(chosen, about), indent=1))
 

@@ -178,10 +178,11 @@ def found(executable: str) -> str | None:
     return shutil.which(executable) or shutil.which(executable, path="/usr/sbin:/usr/local/sbin")
 
 
-def end_on_sigterm() -> None:
-    """Makes SIGTERM leave the contexts in force, as CTRL+C does, so that what was started ends."""
+def end_when_told() -> None:
+    """Makes SIGTERM and CTRL+C leave the contexts in force, so that what was started ends."""
 
     def leave(number: int, _frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
     signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGINT, leave)

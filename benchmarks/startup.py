@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from benchmarks.process import ROOT, START_SECONDS, end_on_sigterm, ended_with, free_port
+from benchmarks.process import ROOT, START_SECONDS, end_when_told, ended_with, free_port
 from benchmarks.table import machine, versions
 
 IMPORT = """
@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path, help="file for all samples")
     options = parser.parse_args()
-    end_on_sigterm()
+    end_when_told()
     imports, servers = measure(options.rounds)
     print(f"medians of {options.rounds} fresh processes; {machine()}; Python {versions()['python']}")
     print("\n".join([*render("import", imports), "", *render("first answer", servers)]), flush=True)

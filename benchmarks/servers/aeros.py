@@ -81,9 +81,9 @@ def sized(size: int) -> Any:
     return app
 
 
-def entries() -> Any:
-    """Room for many small entries."""
-    app = WebServer(__name__, cache=Cache(max_bytes=2**30))
+def entries(count: int) -> Any:
+    """Room for so many small entries."""
+    app = WebServer(__name__, cache=Cache(max_bytes=2**20 + count * 2**13))
 
     @app.route("/items/<key>")
     @app.cache(timeout=CACHE_SECONDS)
