@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import statistics
 import sys
 import time
@@ -20,6 +19,7 @@ import uvicorn
 
 from aeros import Br, Gzip, WebServer, Zstd
 from aeros.compression import Base
+from benchmarks.bodies import large_body
 
 TICK_SECONDS = 0.001
 
@@ -52,14 +52,6 @@ def rows() -> list[Row]:
         Row("zstd 3, in threads", Zstd(), "zstd"),
         Row("zstd 3, on the loop", Zstd(offload_size=None), "zstd"),
     ]
-
-
-def large_body(size: int) -> bytes:
-    """Returns JSON of about ``size`` bytes, as an export of a table would be."""
-    row = {"id": 0, "name": "item", "tags": ["a", "b", "c"], "price": 1.5}
-    length = len(json.dumps(row)) + 20
-    items = [{**row, "id": number, "name": f"item {number * 7919}"} for number in range(size // length)]
-    return json.dumps(items).encode()
 
 
 def build_app(compressor: Base | None, body: bytes) -> WebServer:
