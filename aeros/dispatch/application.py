@@ -9,7 +9,6 @@ from typing import Any, Final, TypeAlias, cast
 from quart import Quart
 from quart.ctx import AppContext as QuartAppContext
 from quart.ctx import RequestContext as QuartRequestContext
-from quart.json.provider import DefaultJSONProvider
 from quart.routing import QuartMap
 from quart.sessions import SecureCookieSessionInterface
 from quart.signals import (
@@ -64,8 +63,8 @@ class DispatchingApplication(Quart):
     _changes: int = 0
 
     request_class: type[QuartRequest] = Request
-    response_class: type[QuartResponse] = Response
-    json_provider_class: type[DefaultJSONProvider] = JSONProvider
+    response_class: type[Any] = Response
+    json_provider_class: type[Any] = JSONProvider
     url_map_class: type[QuartMap] = RouteMap
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -145,7 +144,7 @@ class DispatchingApplication(Quart):
             raise
         finally:
             try:
-                if request.scope.get("_quart._preserve_context", False):
+                if cast("dict[str, Any]", request.scope).get("_quart._preserve_context", False):
                     self._preserved_context = context.copy()
                 if raised is not None or self._has_teardown(request):
                     await context.auto_pop(raised)
@@ -176,9 +175,10 @@ class DispatchingApplication(Quart):
                     result = await self._runner(self.view_functions[rule.endpoint])(**arguments)
         except Exception as error:  # noqa: BLE001 - whatever a view raises is handled
             result = await self.handle_user_exception(error)
-        kind = type(result)
+        kind = cast("type[object]", result.__class__)
         if kind is dict or kind is list:
-            response: ResponseTypes = self.json.response(result)  # type: ignore[assignment]  # it says Flask's
+            made: Any = self.json.response(result)
+            response: ResponseTypes = made
         elif kind is Response:
             response = result
         else:
@@ -224,7 +224,7 @@ class DispatchingApplication(Quart):
             or self.teardown_appcontext_funcs
             or not isinstance(request, Request)
             or request.has_files
-            or request.scope.get("_quart._preserve_context", False)
+            or cast("dict[str, Any]", request.scope).get("_quart._preserve_context", False)
         )
 
     def _may_go_at_once(self) -> bool:

@@ -109,7 +109,7 @@ class HTTPConnection(ASGIHTTPConnection):
             if not (self.app.debug or self.app.testing):
                 raise
             response = await traceback_response(error)
-        sending: object = send
+        sending = cast(object, send)
         if isinstance(sending, WholeSend) and _is_whole(response):
             content = _content(response)
             if len(content) < _LARGE_BODY and sending.is_clear:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextvars import Token
 from types import SimpleNamespace
 from typing import Any, Final, cast
 
 from quart import Quart, ctx, g, has_app_context, has_request_context, request, session
-from quart.globals import _cv_app, _cv_request
+from quart.globals import _cv_app, _cv_request  # pyright: ignore[reportPrivateUsage]  # there is no public way
 from quart.sessions import SecureCookieSessionInterface, SessionMixin
 from quart.signals import appcontext_popped, appcontext_pushed
 from quart.wrappers import Request
@@ -31,6 +32,7 @@ _RAISED: Final = object()
 class AppContext(ctx.AppContext):
     """Quart's application context; its ``g`` and its adapter are made when they are asked for."""
 
+    _cv_tokens: list[Token[Any]]
     _g: Any = _UNMADE
     _adapter: Any = _UNMADE
 
@@ -60,9 +62,17 @@ class AppContext(ctx.AppContext):
     def url_adapter(self, value: MapAdapter | None) -> None:
         self._adapter = value
 
+    def enter(self) -> None:
+        """Makes it the current one, without a signal."""
+        self._cv_tokens.append(_cv_app.set(self))
+
+    def leave(self) -> None:
+        """Makes the one before it the current one, where nothing is to be run at its end."""
+        _cv_app.reset(self._cv_tokens.pop())
+
     async def push(self) -> None:
         """Makes it the current one."""
-        self._cv_tokens.append(_cv_app.set(self))
+        self.enter()
         if appcontext_pushed.receivers:
             await appcontext_pushed.send_async(self.app, _sync_wrapper=cast(Any, self.app.ensure_async))
 
@@ -87,6 +97,7 @@ class RequestContext(ctx.RequestContext):
     Using the session is noted on the request's exchange.
     """
 
+    _cv_tokens: list[tuple[Token[Any], ctx.AppContext | None]]
     _session: SessionMixin | None
     _is_open = False
     _opens_late = False
@@ -127,9 +138,9 @@ class RequestContext(ctx.RequestContext):
 
     def match_request(self) -> None:
         """Finds the rule that the request is for."""
-        app, asked = self.app, cast(Request, self.request_websocket)
+        app, asked = self.app, self.request
         if self._adapter is _UNMADE and _has_plain_urls(app):
-            found = cast(RouteMap, app.url_map).find(asked, app.config["SERVER_NAME"])
+            found = cast(RouteMap, app.url_map).find(asked, cast("str | None", app.config["SERVER_NAME"]))
             if found is not None:
                 asked.url_rule, asked.view_args = found
                 return
@@ -165,7 +176,7 @@ class RequestContext(ctx.RequestContext):
         below: AppContext | None = None
         if current is None or current.app is not app:
             below = AppContext(app)
-            below._cv_tokens.append(_cv_app.set(below))
+            below.enter()
         self._cv_tokens.append((token, below))
         return self._may_open_late()
 
@@ -177,8 +188,8 @@ class RequestContext(ctx.RequestContext):
         """Makes the contexts before it the current ones, where nothing is to be run at its end."""
         token, below = self._cv_tokens.pop()
         _cv_request.reset(token)
-        if below is not None:
-            _cv_app.reset(below._cv_tokens.pop())
+        if isinstance(below, AppContext):
+            below.leave()
 
     async def open_session(self) -> None:
         """Opens the session."""

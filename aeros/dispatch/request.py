@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from quart import wrappers
 from quart.wrappers.request import Body
@@ -43,12 +43,13 @@ class ArrivedHeaders(Headers):
         self._read()
         return self == other  # as what it is now
 
-    __hash__ = None
+    __hash__: None
 
     def _read(self) -> list[tuple[str, str]]:
         read = [("Remote-Addr", self._client)]
         read += [(_titled(name), value.decode("latin-1")) for name, value in self.raw]
-        self.__class__ = Headers  # type: ignore[assignment]  # nothing is left that differs
+        # Nothing is left that differs.
+        self.__class__ = Headers  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
         self.__dict__ = {"_list": read}
         return read
 
@@ -153,9 +154,9 @@ class Request(wrappers.Request):
     @property
     def has_files(self) -> bool:
         """Whether files were uploaded, which are closed at its end."""
-        return self._files is not None
+        return cast(Any, self)._files is not None
 
     async def close(self) -> None:
         """Closes the files that were uploaded."""
-        if self._files is not None:
+        if self.has_files:
             await super().close()

@@ -27,7 +27,7 @@ class Response(wrappers.Response):
         mimetype: str | None = None,
         content_type: str | None = None,
     ) -> None:
-        kind = type(response)
+        kind: type[object] = type(response)  # pyright: ignore[reportUnknownVariableType]  # it may be anything
         if (
             (kind is not str and kind is not bytes)
             or status is not None
@@ -35,7 +35,7 @@ class Response(wrappers.Response):
             or content_type is not None
             or type(self) is not Response
         ):
-            super().__init__(response, status, headers, mimetype, content_type)
+            super().__init__(response, status, headers, mimetype, content_type)  # pyright: ignore[reportUnknownMemberType]  # its bare types
             return
         content: bytes = response.encode() if kind is str else response
         made = Headers.__new__(Headers)

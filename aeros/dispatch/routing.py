@@ -23,7 +23,7 @@ class RouteMap(QuartMap):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._found: dict[tuple[str, str], QuartRule] = {}
         self._good_hosts: set[str] = set()
-        self.changes = 0
+        self.changes: int = 0
         super().__init__(*args, **kwargs)
 
     def add(self, rulefactory: RuleFactory) -> None:
@@ -60,7 +60,7 @@ class RouteMap(QuartMap):
             self.redirect_defaults and len(self._rules_by_endpoint[matched.endpoint]) > 1
         ):
             return None
-        rule = cast(QuartRule, matched)
+        rule = cast("Any", matched)
         if not rule.arguments and rule.methods is not None:
             self._found[method, path] = rule
         return rule, cast("dict[str, Any]", arguments)

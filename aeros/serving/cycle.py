@@ -333,9 +333,11 @@ class Head:
         names: FieldNames,
         date: bytes | None,
     ) -> None:
-        lines = self.lines = [STATUS_LINE[status]]
+        lines: list[bytes] = [STATUS_LINE[status]]
+        self.lines: list[bytes] = lines
         self.length: int | None = None
-        self.is_chunked = self.is_closing = False
+        self.is_chunked: bool = False
+        self.is_closing: bool = False
         for name, value in default:
             lines += (name, b": ", value, b"\r\n")
             if name.lower() == b"date":

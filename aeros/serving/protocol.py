@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from contextvars import Context
 from typing import Any, Final, cast
 from urllib.parse import unquote
@@ -22,7 +23,7 @@ from uvicorn.server import ServerState
 
 from aeros.exchange import own_date
 from aeros.serving.application import EarlyAnswer, EarlyAnswers, ServedApplication
-from aeros.serving.cycle import Cycle, Head, write_whole
+from aeros.serving.cycle import Cycle, FieldNames, Head, write_whole
 from aeros.types import ASGIApplication, RawHeaders, Scope
 
 # What a proxy says of its client; without any of it uvicorn's middleware changes nothing.
@@ -48,11 +49,14 @@ class HTTPProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.served: ServedApplication = cast(Any, config.app)
-        self.names = self.served.field_names
-        self.get_date = self.served.get_date
-        self._app = cast(ASGIApplication, self.app)
+        self.names: FieldNames = self.served.field_names
+        self.get_date: Callable[[], bytes] | None = self.served.get_date
+        self._parser: Any = self.parser
+        app: Any = cast(Any, config).loaded_app
+        self._app = cast(ASGIApplication, app)
         # Most requests say nothing that its middleware would look for.
-        self._unproxied = cast(ASGIApplication, self.app.app) if _is_proxied(self.app) else self._app
+        is_proxied = type(app) is ProxyHeadersMiddleware
+        self._unproxied = cast(ASGIApplication, app.app) if is_proxied else self._app
         self._is_forwarded = False
         self._doors = None if self.root_path else self.served.app.early_answers
         # The request that is being read, and the one that is being answered: others may wait between.
@@ -93,8 +97,9 @@ class HTTPProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         self.url = b""
-        self.headers = self._fields = []
-        self.expect_100_continue = False
+        self._fields = []
+        self.headers: RawHeaders = self._fields
+        self.expect_100_continue: bool = False
         self._is_forwarded = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -108,14 +113,14 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Its head is there: the application begins."""
-        version: str = self.parser.get_http_version()
+        version: str = self._parser.get_http_version()
         doors = self._doors
         if doors is not None and doors.is_used and version == "1.1" and self._answers_early(doors):
             return
         scope = self._scope(version)
-        if self.parser.should_upgrade() and self._should_upgrade():
+        if self._parser.should_upgrade() and self._should_upgrade():
             return
-        keeps_alive = version != "1.0" and self.parser.should_keep_alive()
+        keeps_alive = version != "1.0" and self._parser.should_keep_alive()
         cycle = Cycle(self, scope, keep_alive=keeps_alive, expects_continue=self.expect_100_continue)
         before, self._cycle = self._cycle, cycle
         if before is None or before.response_complete:
@@ -172,14 +177,14 @@ class HTTPProtocol(HttpToolsProtocol):
         ):
             return False
         raw_path, _, query = url.partition(b"?")
-        method = self.parser.get_method().decode("ascii")
+        method = self._parser.get_method().decode("ascii")
         scheme = cast(str, self.scheme)
         is_dated = self.get_date is not None
         answer = doors.find(method, scheme, raw_path, query, self._fields, is_dated=is_dated)
         if answer is None:
             return False
         head = self._head_of(answer)
-        keeps_alive = self.parser.should_keep_alive()
+        keeps_alive = self._parser.should_keep_alive()
         end = b"\r\n" if keeps_alive else b"connection: close\r\n\r\n"
         write_whole(self.transport, head + end, b"" if method == "HEAD" else answer.content)
         if self.served.logs_access:
@@ -220,14 +225,14 @@ class HTTPProtocol(HttpToolsProtocol):
             "root_path": root_path,
             "headers": self._fields,
             "state": self.app_state.copy(),
-            "method": self.parser.get_method().decode("ascii"),
+            "method": self._parser.get_method().decode("ascii"),
             "path": path,
             "raw_path": raw_path,
             "query_string": url.query or b"",
         }
         if self.get_date is not None:
             own_date(scope)
-        self.scope = cast(Any, scope)
+        self.scope: Any = scope
         return scope
 
     def _begin(self, cycle: Cycle) -> None:
@@ -241,7 +246,7 @@ class HTTPProtocol(HttpToolsProtocol):
         self.tasks.add(cycle.begin(app, context))
 
     def _is_upgrading(self) -> bool:
-        return self.parser.should_upgrade() and self._should_upgrade()
+        return self._parser.should_upgrade() and self._should_upgrade()
 
     def _rest(self) -> None:
         """Begins a pause between two requests; one timer serves for many of them."""
@@ -266,7 +271,3 @@ class HTTPProtocol(HttpToolsProtocol):
     def _unset_keepalive_if_required(self) -> None:
         # uvicorn calls it for each piece of data; here the timer goes on, and sees by itself.
         return
-
-
-def _is_proxied(app: object) -> bool:
-    return type(app) is ProxyHeadersMiddleware

@@ -1102,19 +1102,19 @@ def test_cache_stats_count_what_happened(app: WebServer, serve: Serve) -> None:
 
 def test_memory_is_bounded_and_the_least_recently_used_leave(serve: Serve) -> None:
     """With room for a few bodies the one that was asked for last stays."""
-    app = WebServer(__name__, cache=Cache(max_bytes=40_000))
+    app = WebServer(__name__, cache=Cache(max_bytes=350_000))
 
     @app.route("/<name>")
     @app.cache(timeout=60)
     async def page(name: str) -> bytes:
-        return name.encode() * 10_000
+        return name.encode() * 100_000
 
     served = serve(app)
     for name in "abcabd":
         served.get(f"/{name}")
     stats = app.cache_stats()
     assert stats.evictions == 1
-    assert stats.bytes <= 40_000
+    assert stats.bytes <= 350_000
     assert [outcome(served.get(f"/{name}")) for name in "abd"] == [HIT, HIT, HIT]
     assert outcome(served.get("/c")) == STORED
 
