@@ -142,7 +142,10 @@ class HTTPConnection(ASGIHTTPConnection):
         if app.request_class is not Request or (
             scope["http_version"] < "1.1" and first_value(scope["headers"], b"host") is None
         ):
-            return self._create_request_from_scope(send)
+            request = self._create_request_from_scope(send)
+            if is_bodiless:
+                request.body.set_complete()
+            return request
         path: str = scope["path"]
         if path[0] != "/":
             path = urlparse(path).path

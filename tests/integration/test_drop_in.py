@@ -784,6 +784,30 @@ class OwnServer(WebServer[Container]):
         return response
 
 
+@pytest.mark.parametrize("lines", [b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close", b"GET / HTTP/1.0"])
+@pytest.mark.parametrize("kind", [None, NamedRequest])
+def test_reading_a_body_that_is_none_waits_for_nothing(
+    app: WebServer, lines: bytes, kind: type[Request] | None
+) -> None:
+    """The end of the request is told to requests of every class, and where there is no Host."""
+    if kind is not None:
+        app.request_class = kind
+
+    @app.route("/")
+    async def index() -> str:
+        return f"{len(await request.get_data())} bytes"
+
+    with (
+        app.run_in_thread() as server,
+        socket.create_connection((server.host, server.port), timeout=PATIENCE) as connection,
+    ):
+        connection.sendall(lines + b"\r\n\r\n")
+        received = b""
+        while chunk := connection.recv(65536):
+            received += chunk
+    assert received.endswith(b"\r\n\r\n0 bytes")
+
+
 def test_subclass_with_own_response_and_request_classes(serve: Serve) -> None:
     """Overridden classes and methods are used for misses, for hits and for 204."""
     app = OwnServer(__name__, "hello")
