@@ -54,7 +54,8 @@ def sliced(scope: Scope, status: int, headers: RawHeaders, body: bytes) -> tuple
     if part is None:
         return status, headers, body
     if part == "unsatisfiable":
-        headers = [*without_content(headers), (b"content-range", b"bytes */%d" % len(body))]
+        where = b"bytes */%d" % len(body)
+        headers = [*without_content(headers), (b"accept-ranges", b"bytes"), (b"content-range", where)]
         return 416, replaced(headers, b"content-length", b"0"), b""
     headers = replaced(headers, b"content-range", part.content_range(len(body)).encode("ascii"))
     content = body[part.first : part.last + 1]

@@ -19,6 +19,7 @@ _OF_CONTENT: Final = frozenset(
         b"content-range",
         b"content-digest",
         b"transfer-encoding",
+        b"accept-ranges",
     }
 )
 

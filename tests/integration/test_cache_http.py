@@ -914,6 +914,7 @@ def test_rfc9110_15_5_17_a_range_beyond_the_end_is_416(place: Place, asked: str)
     served.get()
     refused = served.get(range=asked)
     assert (refused.status_code, refused.content, outcome(refused)) == (416, b"", HIT)
+    assert refused.headers["accept-ranges"] == "bytes"
     assert refused.headers["content-range"] == "bytes */10"
     assert refused.headers["content-length"] == "0"
     assert served.get().text == TEN
