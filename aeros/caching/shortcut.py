@@ -46,7 +46,18 @@ class Recording:
         head: Whatever a server makes of ``headers``, and what it was made for.
     """
 
-    __slots__ = ("_age_at", "_since", "_status_at", "_until", "content", "head", "headers", "terms")
+    __slots__ = (
+        "_age_at",
+        "_since",
+        "_status_at",
+        "_stored_at",
+        "_ttl_until",
+        "_until",
+        "content",
+        "head",
+        "headers",
+        "terms",
+    )
 
     def __init__(self, headers: RawHeaders, content: bytes, terms: tuple[object, ...]) -> None:
         self.headers: RawHeaders = headers
@@ -54,7 +65,8 @@ class Recording:
         self.terms: tuple[object, ...] = terms
         self.head: tuple[object, object, bytes] | None = None
         self._age_at = self._status_at = -1
-        self._since = self._until = 0.0
+        self._since = self._until = self._ttl_until = 0.0
+        self._stored_at: float = 0.0
 
     def begins_at(self, entry: Aging, now: float, status: CacheStatus | None) -> bool:
         """Finds the fields that tell the time; returns whether they are as they should be.
@@ -78,7 +90,11 @@ class Recording:
 
     def is_current(self, entry: Aging, now: float) -> bool:
         """Makes ``headers`` tell the time; returns whether the answer is fresh still."""
-        if self._since <= now < self._until:
+        if (
+            self._since <= now < self._until
+            and now <= self._ttl_until
+            and entry.stored_at == self._stored_at  # which moves where the clock is set back
+        ):
             return True
         age = entry.age(now)
         ttl = entry.ttl(now)
@@ -91,7 +107,11 @@ class Recording:
             headers[self._status_at] = (b"cache-status", told)
         self.headers = headers
         self._since = now
-        self._until = now + min(floor(age) + 1 - age, (ttl - floor(ttl)) or 1.0)
+        self._stored_at = entry.stored_at
+        # Whole seconds are told: an age is one more from the full second on, a rest one less after it.
+        # At the moment at which no rest is left it is fresh no more.
+        self._until = now + min(floor(age) + 1 - age, ttl)
+        self._ttl_until = now + ttl - floor(ttl)
         return True
 
     @property
