@@ -727,8 +727,14 @@ async def test_a_call_cancelled_at_any_step_harms_no_other(store: RedisStore) ->
                 assert (await store.read(NAME, ["b"]))[1] == b"right"
 
 
-async def storm(store: RedisStore, disturb: Callable[[random.Random], Awaitable[None]], calls: int) -> int:
-    """Cancels calls at random moments while the server is disturbed, and returns how many were."""
+async def storm(
+    store: RedisStore, disturb: Callable[[random.Random], Awaitable[None]], calls: int, wanted: int
+) -> int:
+    """Cancels calls at random moments while the server is disturbed, and returns how many were.
+
+    On a busy machine fewer are cut off: it goes on, for up to five times as many calls, until there
+    are more than were wanted.
+    """
     source = random.Random(7)
     values = {f"{NAME}{number}": b"value of %d" % number for number in range(50)}
     for name, value in values.items():
@@ -752,7 +758,9 @@ async def storm(store: RedisStore, disturb: Callable[[random.Random], Awaitable[
 
     disturber = asyncio.create_task(disturbing())
     cancelled = 0
-    for _ in range(calls // 20):
+    for turn in range(5 * calls // 20):
+        if turn >= calls // 20 and cancelled > wanted:
+            break
         names = source.choices(list(values), k=20)
         cancelled += sum(await asyncio.gather(*(read(name, source.uniform(0, 0.01)) for name in names)))
     is_over = True
@@ -775,7 +783,7 @@ async def test_cancelled_reads_never_mix_up_answers(server: Server, max_connecti
         await asyncio.sleep(source.uniform(0, 0.01))
 
     store = RedisStore.from_url(server.url, max_connections=max_connections)
-    assert await storm(store, pause, 1200) > 100
+    assert await storm(store, pause, 1200, wanted=300) > 300
     assert server.connections() <= max_connections
 
 
@@ -789,7 +797,7 @@ async def test_cancelled_reads_never_mix_up_answers_of_a_slow_server(
             await cast("Any", sleeper).execute_command("DEBUG", "SLEEP", f"{source.uniform(0, 0.01):.4f}")
             await asyncio.sleep(source.uniform(0, 0.005))
 
-        assert await storm(store, sleep, 800) > 100
+        assert await storm(store, sleep, 800, wanted=100) > 100
 
 
 async def test_calls_beyond_the_connections_wait(server: Server) -> None:
@@ -1428,7 +1436,7 @@ async def test_cancelled_reads_of_a_cluster_never_mix_up_answers(
         node.resume()
         await asyncio.sleep(source.uniform(0, 0.01))
 
-    assert await storm(cluster_store, pause, 800) > 100
+    assert await storm(cluster_store, pause, 800, wanted=100) > 100
 
 
 async def test_a_cluster_that_is_away_is_an_error(cluster: list[Server]) -> None:
