@@ -40,6 +40,8 @@ class HTTPProtocol(HttpToolsProtocol):
         _loop: The event loop.
     """
 
+    parser: Any  # httptools'; None once the connection is lost
+
     def __init__(
         self,
         config: Config,
@@ -51,7 +53,6 @@ class HTTPProtocol(HttpToolsProtocol):
         self.served: ServedApplication = cast(Any, config.app)
         self.names: FieldNames = self.served.field_names
         self.get_date: Callable[[], bytes] | None = self.served.get_date
-        self._parser: Any = self.parser
         app: Any = cast(Any, config).loaded_app
         self._app = cast(ASGIApplication, app)
         # Most requests say nothing that its middleware would look for.
@@ -113,14 +114,14 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Its head is there: the application begins."""
-        version: str = self._parser.get_http_version()
+        version: str = self.parser.get_http_version()
         doors = self._doors
         if doors is not None and doors.is_used and version == "1.1" and self._answers_early(doors):
             return
         scope = self._scope(version)
-        if self._parser.should_upgrade() and self._should_upgrade():
+        if self.parser.should_upgrade() and self._should_upgrade():
             return
-        keeps_alive = version != "1.0" and self._parser.should_keep_alive()
+        keeps_alive = version != "1.0" and self.parser.should_keep_alive()
         cycle = Cycle(self, scope, keep_alive=keeps_alive, expects_continue=self.expect_100_continue)
         before, self._cycle = self._cycle, cycle
         if before is None or before.response_complete:
@@ -177,14 +178,14 @@ class HTTPProtocol(HttpToolsProtocol):
         ):
             return False
         raw_path, _, query = url.partition(b"?")
-        method = self._parser.get_method().decode("ascii")
+        method = self.parser.get_method().decode("ascii")
         scheme = cast(str, self.scheme)
         is_dated = self.get_date is not None
         answer = doors.find(method, scheme, raw_path, query, self._fields, is_dated=is_dated)
         if answer is None:
             return False
         head = self._head_of(answer)
-        keeps_alive = self._parser.should_keep_alive()
+        keeps_alive = self.parser.should_keep_alive()
         end = b"\r\n" if keeps_alive else b"connection: close\r\n\r\n"
         write_whole(self.transport, head + end, b"" if method == "HEAD" else answer.content)
         if self.served.logs_access:
@@ -225,7 +226,7 @@ class HTTPProtocol(HttpToolsProtocol):
             "root_path": root_path,
             "headers": self._fields,
             "state": self.app_state.copy(),
-            "method": self._parser.get_method().decode("ascii"),
+            "method": self.parser.get_method().decode("ascii"),
             "path": path,
             "raw_path": raw_path,
             "query_string": url.query or b"",
@@ -246,7 +247,7 @@ class HTTPProtocol(HttpToolsProtocol):
         self.tasks.add(cycle.begin(app, context))
 
     def _is_upgrading(self) -> bool:
-        return self._parser.should_upgrade() and self._should_upgrade()
+        return self.parser.should_upgrade() and self._should_upgrade()
 
     def _rest(self) -> None:
         """Begins a pause between two requests; one timer serves for many of them."""
