@@ -101,7 +101,11 @@ class RouteOptions(TypedDict, total=False):
     websocket: bool
 
 
-class WebServer(InjectingApplication, CachingApplication, DispatchingApplication, Generic[ContainerT_co]):
+# Quart declares its class of responses and of JSON where Flask's stand, which a checker holds against
+# whoever names both; what users see is Quart's.
+class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
+    InjectingApplication, CachingApplication, DispatchingApplication, Generic[ContainerT_co]
+):
     """A ``quart.Quart`` that runs itself on uvicorn, caches and compresses responses.
 
     What is not passed comes from the container: from ``container.config``, the ``AEROS_*``

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias, cast
 
 from quart import Quart
 from quart.ctx import AppContext as QuartAppContext
 from quart.ctx import RequestContext as QuartRequestContext
+from quart.json.provider import DefaultJSONProvider
 from quart.routing import QuartMap
 from quart.sessions import SecureCookieSessionInterface
 from quart.signals import (
@@ -63,8 +63,8 @@ class DispatchingApplication(Quart):
     _changes: int = 0
 
     request_class: type[QuartRequest] = Request
-    response_class: type[Any] = Response
-    json_provider_class: type[Any] = JSONProvider
+    response_class: type[QuartResponse] = Response
+    json_provider_class: type[DefaultJSONProvider] = JSONProvider  # pyright: ignore[reportIncompatibleVariableOverride]  # Quart names its own default
     url_map_class: type[QuartMap] = RouteMap
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -118,33 +118,32 @@ class DispatchingApplication(Quart):
             finally:
                 exchange.end()
         context = RequestContext(self, request)
-        if not context.enter():
-            await context.open_session()
+        opens_late = context.enter()
         try:
+            if not opens_late:
+                await context.open_session()
             context.match_request()
-        except BaseException:  # such a Host that there can be no context for it
+        except BaseException:
+            # A Host that no URL can have, a session that does not open, or a cancellation while it does:
+            # nothing else ends the context, because its end is awaited only once it has begun.
             context.leave()
             exchange.end()
             raise
         context.begin()
         raised: BaseException | None = None
         try:
-            return await self._respond(context, request, exchange)
-        except asyncio.CancelledError as error:
-            raised = error
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever is raised, Quart answers it
             try:
+                return await self._respond(context, request, exchange)
+            except Exception as error:  # noqa: BLE001 - whatever is raised, Quart answers it
                 return await self.handle_exception(error)
-            except BaseException as failure:
-                raised = failure
-                raise
         except BaseException as error:
+            # Functions that run at the end of a request are told of what ended it, which may be its
+            # client's leaving (a cancellation) or the end of the process, and not only an error.
             raised = error
             raise
         finally:
             try:
-                if cast("dict[str, Any]", request.scope).get("_quart._preserve_context", False):
+                if _is_to_be_kept(request):
                     self._preserved_context = context.copy()
                 if raised is not None or self._has_teardown(request):
                     await context.auto_pop(raised)
@@ -175,7 +174,7 @@ class DispatchingApplication(Quart):
                     result = await self._runner(self.view_functions[rule.endpoint])(**arguments)
         except Exception as error:  # noqa: BLE001 - whatever a view raises is handled
             result = await self.handle_user_exception(error)
-        kind = cast("type[object]", result.__class__)
+        kind = type(result)  # pyright: ignore[reportUnknownVariableType]  # a view may return anything
         if kind is dict or kind is list:
             made: Any = self.json.response(result)
             response: ResponseTypes = made
@@ -224,7 +223,7 @@ class DispatchingApplication(Quart):
             or self.teardown_appcontext_funcs
             or not isinstance(request, Request)
             or request.has_files
-            or cast("dict[str, Any]", request.scope).get("_quart._preserve_context", False)
+            or _is_to_be_kept(request)
         )
 
     def _may_go_at_once(self) -> bool:
@@ -310,6 +309,12 @@ class DispatchingApplication(Quart):
         if may_remember:
             self._runners[function] = runner
         return runner
+
+
+def _is_to_be_kept(request: QuartRequest) -> bool:
+    """Tells whether a test client has asked for the context to be there when the request is over."""
+    scope: Any = request.scope
+    return bool(scope.get("_quart._preserve_context", False))
 
 
 def _has_listeners() -> bool:

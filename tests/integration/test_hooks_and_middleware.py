@@ -9,9 +9,11 @@ from typing import Any, cast
 
 import brotli
 import pytest
-from quart import Response, after_this_request, request, session
+from quart import Quart, Response, after_this_request, has_app_context, has_request_context, request, session
 from quart.ctx import RequestContext as QuartRequestContext
+from quart.sessions import SecureCookieSession, SecureCookieSessionInterface
 from quart.wrappers import Request
+from quart.wrappers.base import BaseRequestWebsocket
 from quart.wrappers.response import DataBody
 
 from aeros import Cache, WebServer
@@ -419,3 +421,36 @@ def test_the_logger_can_be_assigned() -> None:
     app.logger = own
     assert app.logger is own
     assert app.container.logger() is own
+
+
+class LockedSessions(SecureCookieSessionInterface):
+    """Sessions that do not open."""
+
+    async def open_session(self, app: Quart, request: BaseRequestWebsocket) -> SecureCookieSession | None:
+        """Raises."""
+        raise ConnectionError("the sessions are away")
+
+
+async def test_session_that_does_not_open_leaves_no_context() -> None:
+    """The client gets a 500, and whoever called the application is in no request any more."""
+    app = WebServer(__name__)
+    app.session_interface = LockedSessions()
+
+    @app.route("/")
+    async def index() -> str:
+        return "never"
+
+    left: list[bool] = []
+
+    async def outside(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await inner(scope, receive, send)
+        finally:
+            left.append(not has_request_context() and not has_app_context())
+
+    inner = app.asgi_app
+    cast(Any, app).asgi_app = outside
+    exchange = Exchange(app, "/")
+    with pytest.raises(ConnectionError):
+        await exchange.task
+    assert (exchange.status, left) == (500, [True])
