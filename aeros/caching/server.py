@@ -335,7 +335,8 @@ class Cache:
                 if is_free:
                     break
         except BaseException:
-            # Its client has left while nothing ran yet: somebody else may lead.
+            # Mostly a cancellation, because its client has left while nothing ran yet. Whatever it is, the
+            # flight has no leader now, and those who wait for it would wait until its deadline.
             flight.land(Landing.TURNED_BACK)
             raise
         return self._miss(request, sighting, flight, key)

@@ -275,7 +275,8 @@ class _Visit:
                 raise
             return response
         except BaseException:
-            # Not only errors: a cancelled leader must let those who wait go, too.
+            # What is no Exception: the cancellation of a request whose client has left, and the end of the
+            # process. Others may wait for what this view brings; they are let go and run it themselves.
             transaction.abandon()
             raise
 

@@ -72,7 +72,8 @@ class InjectingApplication(Quart):
         try:
             yield
         except BaseException as error:
-            # A cancelled job is no success: its session is told of that as well.
+            # A session commits at its end unless it is told of an error. A job that is cancelled, or stopped
+            # with CTRL+C, has not done its work either, and neither of the two is an Exception.
             scope.error = error
             raise
         finally:
@@ -99,7 +100,9 @@ class InjectingApplication(Quart):
             if exchange is not None and not exchange.is_answered and request_scope.error is None:
                 # Whoever ended it keeps to himself how: a client that left, a timeout.
                 request_scope.error = CancelledError("the response broke off")
-        except BaseException as error:  # a cancelled request as well: what it began is not to be committed
+        except BaseException as error:
+            # As in request_scope(): a client that leaves cancels its request, and what that request has
+            # begun in a session must not be committed.
             request_scope.error = error
             raise
         finally:
@@ -162,7 +165,9 @@ class InjectingApplication(Quart):
         """Handles a websocket; Quart keeps to itself that its client has left."""
         try:
             return await super().handle_websocket(websocket)
-        except BaseException as error:  # a client that leaves is a cancellation
+        except BaseException as error:
+            # A client that leaves cancels the handler, and Quart's connection then ends as after a success.
+            # Here alone the websocket's sessions can be told, before they would commit.
             _note(error)
             raise
 

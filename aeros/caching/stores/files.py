@@ -349,7 +349,8 @@ def _replace_file(folder: int, file_name: str, *parts: bytes) -> None:
             os.close(file)
         os.replace(draft, file_name, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
-        # Also where the process is told to end in mid-write: a draft that is left is never found again.
+        # Not only a full disk: KeyboardInterrupt and SystemExit end a write half way, too. A draft has a
+        # random name, so nothing would ever find it again and it would take its room for good.
         _remove(folder, draft)
         raise
 

@@ -436,7 +436,8 @@ class _ServerLink:
         try:
             await connection.connect()
         except BaseException:
-            # Also one whose deadline has cancelled it: a socket that is half open is nobody's.
+            # The store's deadline is a cancellation, which is no Exception. The socket may be open by now,
+            # and only this function knows of it: nobody else could close it.
             await _drop(connection)
             raise
         return await self._exchange(connection, commands)
@@ -471,7 +472,8 @@ class _ServerLink:
             await _send(connection, *commands)
             replies = [await _reply(connection) for _ in commands]
         except BaseException:
-            # A reply that nobody has read would be the answer to the next call.
+            # The store's deadline, or a client that leaves, cancels this between a command and its reply. In
+            # the pool the connection would give that reply to the next call: one user's entry to another.
             await _drop(connection, transport)
             if self._replies == before:
                 # Nothing has come over any connection since: they may all be dead.

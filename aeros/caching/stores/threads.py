@@ -85,7 +85,9 @@ def _settle(future: Future[T], call: Callable[[], T]) -> None:
         return
     try:
         result = call()
-    except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the result
+    except BaseException as error:  # noqa: BLE001 - nothing is lost: it is raised where the result is awaited
+        # As in concurrent.futures: a SystemExit that a store raises would end this thread silently, and who
+        # waits for the result would never hear of it.
         future.set_exception(error)
         del future  # which the error's traceback would keep, and it the error
     else:
