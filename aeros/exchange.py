@@ -61,6 +61,10 @@ class WholeSend:
         """Whether what is sent now goes out without waiting for the client."""
         raise NotImplementedError
 
+    def at_once(self, status: int, headers: RawHeaders, body: bytes) -> bool:
+        """Sends a response that is complete, if nobody has to wait for anything; returns whether it did."""
+        raise NotImplementedError
+
     async def whole(self, status: int, headers: RawHeaders, body: bytes) -> None:
         """Sends a response that is complete; does what its two messages would do."""
         raise NotImplementedError

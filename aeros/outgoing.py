@@ -13,7 +13,7 @@ from aeros.compression.sending import CodedSend
 from aeros.exchange import Exchange
 from aeros.http.cache_control import parse_response_directives
 from aeros.http.conditional import is_match, without_content
-from aeros.http.etag import entity_tag_of
+from aeros.http.etag import EntityTag, entity_tag_of
 from aeros.http.fields import combined_value, first_value, with_list_member
 from aeros.types import RawHeaders, Scope, Send
 
@@ -73,17 +73,27 @@ class Outgoing(CodedSend):
         """Returns the fields of a stream with what the cache has to say."""
         return labelled(headers, self.exchange, None)
 
-    async def labelled_whole(self, status: int, headers: RawHeaders, body: bytes, /) -> RawHeaders:
+    def labelled_at_once(self, status: int, headers: RawHeaders, body: bytes, /) -> RawHeaders | None:
         """Returns the fields of a whole response with what the cache has to say, and a tag if asked for."""
         headers = labelled(headers, self.exchange, body)
+        if not self._lacks_tag(status, headers, body):
+            return headers
+        return None if len(body) >= _LARGE_BODY else _tagged(headers, entity_tag_of(body))
+
+    async def labelled_whole(self, status: int, headers: RawHeaders, body: bytes, /) -> RawHeaders:
+        """Returns the same, for a body whose tag takes long."""
+        headers = labelled(headers, self.exchange, body)
+        if not self._lacks_tag(status, headers, body):
+            return headers
+        return _tagged(headers, await self.coder.workshop.run(entity_tag_of, body, _LARGE_BODY))
+
+    def _lacks_tag(self, status: int, headers: RawHeaders, body: bytes) -> bool:
         if not self._makes_etags or status != 200 or self.scope["method"] not in ("GET", "HEAD"):
-            return headers
+            return False
         if first_value(headers, b"etag") is not None or _forbids_storing(headers):
-            return headers
-        if not body and first_value(headers, b"content-length") != b"0":
-            return headers  # HEAD by an application that leaves the body out: nobody knows its tag
-        tag = await self.coder.workshop.run(entity_tag_of, body, _LARGE_BODY)
-        return [*headers, (b"etag", str(tag).encode("ascii"))]
+            return False
+        # HEAD by an application that leaves the body out: nobody knows its tag.
+        return bool(body) or first_value(headers, b"content-length") == b"0"
 
     def concluded(
         self, status: int, headers: RawHeaders, content: bytes, identity: bytes
@@ -107,6 +117,10 @@ class Outgoing(CodedSend):
             elif first_value(headers, name) is None:
                 headers = [*headers, (name, value)]
         return headers
+
+
+def _tagged(headers: RawHeaders, tag: EntityTag) -> RawHeaders:
+    return [*headers, (b"etag", str(tag).encode("ascii"))]
 
 
 def _forbids_storing(headers: RawHeaders) -> bool:

@@ -590,7 +590,8 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
 
 async def _send_whole(send: Any, status: int, headers: RawHeaders, content: bytes) -> None:
     if isinstance(send, WholeSend):
-        await send.whole(status, headers, content)
+        if not send.at_once(status, headers, content):
+            await send.whole(status, headers, content)
         return
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content})

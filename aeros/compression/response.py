@@ -61,6 +61,25 @@ class ResponseCoder:
         whole = without(headers, frozenset({b"content-range"}))
         return status in (206, 304) and self.may_code(compressor, 200, whole)
 
+    def apply_at_once(
+        self, compressor: Base, scope: Scope, exchange: Exchange, headers: RawHeaders, body: bytes
+    ) -> tuple[RawHeaders, bytes] | None:
+        """Returns what ``apply()`` does; None where nobody should wait for that on the event loop."""
+        headers = with_list_member(headers, b"vary", "Accept-Encoding")
+        coding = _chosen(compressor, scope, exchange, body)
+        if coding is None:
+            return headers, body
+        kept, offload_size = exchange.representation, compressor.offload_size
+        made: tuple[str, bytes] | None
+        if kept is not None and kept.body is body:
+            made = self.workshop.variant_at_once(
+                kept, coding, offload_size=offload_size, hot_after=compressor.hot_after
+            )
+        else:
+            content = self.workshop.compressed_at_once(coding, body, offload_size)
+            made = None if content is None else (coding.name, content)
+        return None if made is None else _encoded(headers, coding, *made, body)
+
     async def apply(
         self, compressor: Base, scope: Scope, exchange: Exchange, headers: RawHeaders, body: bytes
     ) -> tuple[RawHeaders, bytes]:
@@ -70,16 +89,11 @@ class ResponseCoder:
         is set all the same: another client's copy differs.
         """
         headers = with_list_member(headers, b"vary", "Accept-Encoding")
-        if len(body) < compressor.min_size:
-            return headers, body
-        coding = _negotiated(compressor, scope, exchange)
+        coding = _chosen(compressor, scope, exchange, body)
         if coding is None:
             return headers, body
         name, content = await self._content(compressor, coding, exchange.representation, body)
-        if len(content) >= len(body):
-            return headers, body
-        headers = replaced(with_digests(headers, content), b"content-length", b"%d" % len(content))
-        return _coded(headers, coding, _strong_tag(headers, name)), content
+        return _encoded(headers, coding, name, content, body)
 
     def begin_stream(
         self, compressor: Base, scope: Scope, exchange: Exchange, headers: RawHeaders
@@ -111,6 +125,21 @@ def flush_seconds(compressor: Base, headers: RawHeaders) -> float:
     """Returns for how long the bytes of this stream may wait; an event waits for nothing."""
     content_type = (first_value(headers, b"content-type") or b"").partition(b";")[0].strip().lower()
     return 0.0 if content_type == EVENT_STREAM.encode("ascii") else compressor.flush_seconds
+
+
+def _chosen(compressor: Base, scope: Scope, exchange: Exchange, body: bytes) -> Coding | None:
+    """Returns the coding for a whole body; None where it goes out as it is."""
+    return None if len(body) < compressor.min_size else _negotiated(compressor, scope, exchange)
+
+
+def _encoded(
+    headers: RawHeaders, coding: Coding, variant: str, content: bytes, body: bytes
+) -> tuple[RawHeaders, bytes]:
+    """Returns the fields and the content of a body that was compressed; as it was where that gained nothing."""
+    if len(content) >= len(body):
+        return headers, body
+    headers = replaced(with_digests(headers, content), b"content-length", b"%d" % len(content))
+    return _coded(headers, coding, _strong_tag(headers, variant)), content
 
 
 def _negotiated(compressor: Base, scope: Scope, exchange: Exchange) -> Coding | None:

@@ -86,31 +86,40 @@ class CodedSend(WholeSend):
 
     async def whole(self, status: int, headers: RawHeaders, body: bytes) -> None:
         """Sends a whole response."""
-        if (
-            self.started
-            or self._held is not None
-            or first_value(headers, b"content-length") != b"%d" % len(body)
-        ):
+        if not self._may_be_whole(headers, body):
             await self({"type": "http.response.start", "status": status, "headers": headers})
             await self({"type": "http.response.body", "body": body})
             return
         self.exchange.is_answered = True
         self.on_start()
         headers = self._prepared(status, headers)
-        if status == 304 or not (self._may_code or self.needs_body()):
-            headers = self._passed(headers)
-            content = body
-        else:
-            status, headers, content = await self._made_whole(status, headers, body)
+        made = self._made_at_once(status, headers, body)
+        if made is None:
+            made = await self._made_whole(status, headers, body)
         self._discards = self.started = True
-        send, headers = self._send, self.completed(headers)
-        if self.exchange.recorder is not None:
-            self.exchange.recorder(status, headers, content)
+        status, headers, content = self._finished(*made)
+        send = self._send
         if isinstance(send, WholeSend):
             await send.whole(status, headers, content)
         else:
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": content})
+
+    def at_once(self, status: int, headers: RawHeaders, body: bytes) -> bool:
+        """Sends a whole response if its content is at hand, and the client is; returns whether it did."""
+        send = self._send
+        if not isinstance(send, WholeSend) or not send.is_clear or not self._may_be_whole(headers, body):
+            return False
+        # What is found out here once more in whole(), if need be, is the same then.
+        self.on_start()
+        made = self._made_at_once(status, self._prepared(status, headers), body)
+        if made is None:
+            return False
+        status, headers, content = self._finished(*made)
+        if not send.at_once(status, headers, content):
+            return False  # why not is told there
+        self._discards = self.started = self.exchange.is_answered = True
+        return True
 
     def close(self) -> None:
         """Lets go of what the response still has, e.g. of a client that has left."""
@@ -128,8 +137,15 @@ class CodedSend(WholeSend):
         """Returns the fields of a stream with what others have to say."""
         return headers
 
+    def labelled_at_once(self, _status: int, headers: RawHeaders, _body: bytes, /) -> RawHeaders | None:
+        """Returns the fields of a whole response (status, fields, body) with what others have to say.
+
+        None: that takes so long that ``labelled_whole()`` has to be awaited.
+        """
+        return headers
+
     async def labelled_whole(self, _status: int, headers: RawHeaders, _body: bytes, /) -> RawHeaders:
-        """Returns the fields of a whole response (status, fields, body) with what others have to say."""
+        """Returns what ``labelled_at_once()`` does, where that takes long."""
         return headers
 
     def needs_body(self) -> bool:
@@ -246,11 +262,41 @@ class CodedSend(WholeSend):
         # and a server that had the end already would tell it that the client has left.
         await self._send({**message, "body": content})
 
+    def _may_be_whole(self, headers: RawHeaders, body: bytes) -> bool:
+        """Tells whether nothing was sent yet, and the body is what its fields announce."""
+        if self.started or self._held is not None:
+            return False
+        return first_value(headers, b"content-length") == b"%d" % len(body)
+
+    def _finished(self, status: int, headers: RawHeaders, content: bytes) -> tuple[int, RawHeaders, bytes]:
+        headers = self.completed(headers)
+        if self.exchange.recorder is not None:
+            self.exchange.recorder(status, headers, content)
+        return status, headers, content
+
+    def _made_at_once(
+        self, status: int, headers: RawHeaders, body: bytes
+    ) -> tuple[int, RawHeaders, bytes] | None:
+        """Returns a whole response as the client gets it; None where ``_made_whole()`` has to be awaited."""
+        if status == 304 or not (self._may_code or self.needs_body()):
+            return status, self._passed(headers), body
+        labelled = self.labelled_at_once(status, headers, body)
+        if labelled is None:
+            return None
+        content = body
+        if self._compressor is not None and self._may_code:
+            coded = self.coder.apply_at_once(self._compressor, self.scope, self.exchange, labelled, body)
+            if coded is None:
+                return None
+            labelled, content = coded
+        return self.concluded(status, labelled, content, body)
+
     async def _made_whole(
         self, status: int, headers: RawHeaders, body: bytes
     ) -> tuple[int, RawHeaders, bytes]:
         """Returns a whole response as the client gets it."""
-        headers = await self.labelled_whole(status, headers, body)
+        labelled = self.labelled_at_once(status, headers, body)
+        headers = await self.labelled_whole(status, headers, body) if labelled is None else labelled
         content = body
         if self._compressor is not None and self._may_code:
             headers, content = await self.coder.apply(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Hashable
+from functools import partial
 from os import cpu_count
 from typing import Final, TypeVar
 
@@ -37,13 +38,26 @@ class Workshop:
 
     async def compressed(self, coding: Coding, content: bytes, offload_size: int | None) -> bytes:
         """Returns ``content`` in a coding; as it is where that gains nothing, or where the coding fails."""
-        try:
-            coded = await self.run(coding.compress, content, offload_size)
-        except Exception as error:  # noqa: BLE001 - whatever a user's own coding raises
-            # A client can do without a coding, but not without the content.
-            _log_failure(coding, error)
-            return content
-        return coded if len(coded) < len(content) else content
+        return await self.run(partial(_compressed, coding), content, offload_size)
+
+    def compressed_at_once(self, coding: Coding, content: bytes, offload_size: int | None) -> bytes | None:
+        """Returns what ``compressed()`` does; None where that is for a thread."""
+        is_large = offload_size is not None and len(content) >= offload_size
+        return None if is_large else _compressed(coding, content)
+
+    def variant_at_once(
+        self, kept: Representation, coding: Coding, *, offload_size: int | None, hot_after: int | None
+    ) -> tuple[str, bytes] | None:
+        """Returns what ``variant_of()`` does; None where somebody has to wait for it."""
+        if hot_after is not None:
+            return None  # it counts, and begins work beside the requests
+        ready = kept.variant(coding.name)
+        if ready is None:
+            ready = self.compressed_at_once(coding, kept.body, offload_size)
+            if ready is None:
+                return None
+            kept.add_variant(coding.name, ready)
+        return coding.name, ready
 
     async def variant_of(
         self, kept: Representation, coding: Coding, *, offload_size: int | None, hot_after: int | None
@@ -107,6 +121,16 @@ class Workshop:
         ready = kept.variant(coding.name)
         if ready is None or len(content) < len(ready):
             kept.add_variant(coding.name + _THOROUGH, content, instead_of=coding.name)
+
+
+def _compressed(coding: Coding, content: bytes) -> bytes:
+    try:
+        coded = coding.compress(content)
+    except Exception as error:  # noqa: BLE001 - whatever a user's own coding raises
+        # A client can do without a coding, but not without the content.
+        _log_failure(coding, error)
+        return content
+    return coded if len(coded) < len(content) else content
 
 
 def _log_failure(coding: Coding, error: Exception) -> None:

@@ -25,8 +25,6 @@ from aeros.http.fields import first_value
 from aeros.types import RawHeaders, Scope
 
 _MOST_NAMES: Final = 1_000
-# From here on a body may be compressed in a thread, which takes time.
-_LARGE_BODY: Final = 65_536
 
 
 class HTTPConnection(ASGIHTTPConnection):
@@ -112,10 +110,8 @@ class HTTPConnection(ASGIHTTPConnection):
         sending = cast(object, send)
         if isinstance(sending, WholeSend) and _is_whole(response):
             content = _content(response)
-            if len(content) < _LARGE_BODY and sending.is_clear:
-                # Nobody has to wait, so no time can run out.
-                await sending.whole(response.status_code, _raw(response.headers), content)
-                return
+            if sending.at_once(response.status_code, _raw(response.headers), content):
+                return  # nobody had to wait, so no time could run out
         timeout = cast("float | None", self.app.config["RESPONSE_TIMEOUT"])
         if isinstance(response, Response) and response.timeout is not Ellipsis:
             timeout = cast("float | None", response.timeout)

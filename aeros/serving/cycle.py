@@ -149,18 +149,25 @@ class Cycle(WholeSend, Arrival):
         return not self._protocol.flow.write_paused
 
     async def whole(self, status: int, headers: RawHeaders, body: bytes) -> None:
-        """Sends a whole response, its head and its body in one write."""
-        head = self._whole_head(status, headers, body)
-        if head is None or self._protocol.flow.write_paused or self.disconnected or self.response_started:
+        """Sends a whole response."""
+        if not self.at_once(status, headers, body):
             await self({"type": "http.response.start", "status": status, "headers": headers})
             await self({"type": "http.response.body", "body": body})
-            return
+
+    def at_once(self, status: int, headers: RawHeaders, body: bytes) -> bool:
+        """Sends a whole response, its head and its body in one write, unless the client has to be waited for."""
+        if self._protocol.flow.write_paused or self.disconnected or self.response_started:
+            return False
+        head = self._whole_head(status, headers, body)
+        if head is None:
+            return False
         self.response_started = True
         self.expects_continue = False
         self.status = status
         write_whole(self._protocol.transport, head, b"" if self.scope["method"] == "HEAD" else body)
         self.body_bytes = len(body)
         self._complete()
+        return True
 
     # What the connection calls
 
