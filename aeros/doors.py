@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from aeros.caching.shortcut import Recording, RecordingKey, Shortcut
 from aeros.exchange import Exchange, attach_exchange, exchange_of, owns_date
+from aeros.http.asked import asked_of
 from aeros.http.cache_status import CacheStatus
 from aeros.http.conditional import is_content_field, is_match, without_content
 from aeros.types import RawHeaders, Scope
@@ -24,58 +25,25 @@ if TYPE_CHECKING:
     from aeros.compression import Base
     from aeros.settings import ServerSettings
 
-_HOST, _ACCEPT, _CONDITION, _COOKIE, _CLOSING = range(5)
-# What of a request's fields counts. All that door 3 looks at, and that is not looked at here, closes.
-_NOTED: Final = {
-    b"host": _HOST,
-    b"accept-encoding": _ACCEPT,
-    b"if-none-match": _CONDITION,
-    b"cookie": _COOKIE,
-    b"authorization": _CLOSING,
-    b"content-length": _CLOSING,
-    b"expect": _CLOSING,
-    b"if-match": _CLOSING,
-    b"if-modified-since": _CLOSING,
-    b"if-range": _CLOSING,
-    b"if-unmodified-since": _CLOSING,
-    b"range": _CLOSING,
-    b"transfer-encoding": _CLOSING,
-    b"upgrade": _CLOSING,
-    b"x-forwarded-host": _CLOSING,
-}
 _INNER: Final = "inner"
 
 
-class Asked(NamedTuple):
-    """What of a request's fields decides about an answer."""
+class Question(NamedTuple):
+    """What of a request decides about its answer.
 
-    host: bytes
-    accept: bytes | None
-    condition: bytes | None
+    Attributes:
+        name: What the entry that may answer it would be called.
+        key: What decides between the answers of that entry.
+        method: Its method.
+        has_cookie: Whether it has one.
+        headers: Its fields, where some of them are a condition.
+    """
+
+    name: tuple[object, ...]
+    key: RecordingKey
+    method: str
     has_cookie: bool
-
-
-def read(headers: RawHeaders) -> Asked | None:
-    """Returns what of a request's fields decides about an answer; None where more does than is known here."""
-    host: bytes | None = None
-    accept: bytes | None = None
-    condition: bytes | None = None
-    has_cookie = False
-    for name, value in headers:
-        kind = _NOTED.get(name)
-        if kind is None:
-            continue
-        if kind == _HOST and host is None:
-            host = value
-        elif kind == _ACCEPT and accept is None:
-            accept = value
-        elif kind == _CONDITION and condition is None:
-            condition = value
-        elif kind == _COOKIE:
-            has_cookie = True
-        else:
-            return None
-    return None if host is None else Asked(host, accept, condition, has_cookie)
+    headers: RawHeaders | None
 
 
 class _Kept(NamedTuple):
@@ -140,7 +108,9 @@ class Doors:
 
     def __init__(self, app: Entrance) -> None:
         self._app = app
-        self._answered = Exchange(transaction=cast("Any", _Answered()), is_answered=True)
+        self._answered = Exchange()
+        self._answered.transaction = cast("Any", _Answered())
+        self._answered.is_answered = True
         self.is_used: bool = False
         self.has_inner: bool = False
 
@@ -156,7 +126,7 @@ class Doors:
             inner: Gives the fields of the response as the application sends it.
         """
         transaction = cast("Transaction", exchange.transaction)
-        entry, asked = transaction.hit, read(scope["headers"])
+        entry, asked = transaction.hit, asked_of(scope["headers"])
         compressor, settings = self._app.current_compressor(), self._app.current_settings()
         if (
             entry is None
@@ -186,7 +156,7 @@ class Doors:
         key = scope["method"], asked.accept, owns_date(scope)
 
         def record(answered: int, headers: RawHeaders, content: bytes) -> None:
-            if answered == entry.status and _is_of(entry, content):
+            if answered == entry.status and entry.has(content):
                 recording = Recording(list(headers), content, (compressor, settings))
                 self._keep(kept, key, recording, status)
 
@@ -211,18 +181,10 @@ class Doors:
 
     # Answering
 
-    def find(
-        self,
-        method: str,
-        scheme: str,
-        raw_path: bytes,
-        query: bytes,
-        headers: RawHeaders,
-        *,
-        is_dated: bool,
-        scope: Scope | None = None,
-    ) -> Answer | None:
-        """Returns the answer to a request; None where door 3 has to give it.
+    def question(
+        self, method: str, scheme: str, raw_path: bytes, query: bytes, headers: RawHeaders, *, is_dated: bool
+    ) -> Question | None:
+        """Returns what of a request decides about its answer; None where door 3 has to give it.
 
         Args:
             method: Its method.
@@ -231,23 +193,37 @@ class Doors:
             query: Its query, without the question mark.
             headers: Its fields.
             is_dated: Whether aeros writes ``Date``.
-            scope: Its ASGI scope, at door 2; None at door 1, where there is none yet.
         """
-        asked = read(headers)
+        asked = asked_of(headers)
         if asked is None:
             return None
+        return Question(
+            name=(self, scheme, asked.host, raw_path, query),
+            key=(method, asked.accept, is_dated),
+            method=method,
+            has_cookie=asked.has_cookie,
+            headers=None if asked.condition is None else headers,
+        )
+
+    def find(self, question: Question, scope: Scope | None = None, /) -> Answer | None:
+        """Returns the answer to a request; None where door 3 has to give it.
+
+        Args:
+            question: What of the request decides about it.
+            scope: Its ASGI scope, at door 2; None at door 1, where there is none yet.
+        """
         app = self._app
         cache = app.current_cache()
         now = cache.now()
-        entry = cache.find_named((self, scheme, asked.host, raw_path, query), now)
+        entry = cache.find_named(question.name, now)
         if entry is None:
             return None
         shortcut = entry.shortcut
-        if shortcut is None or not self._is_open(shortcut, asked):
+        if shortcut is None or not self._is_open(shortcut, question.has_cookie):
             return None
         if not (shortcut.is_direct if scope is None else self._leads_to(shortcut, scope)):
             return None
-        recording = shortcut.recordings.get((method, asked.accept, is_dated))
+        recording = shortcut.recordings.get(question.key)
         if recording is None:
             return None
         compressor, settings = recording.terms
@@ -256,7 +232,8 @@ class Doors:
         if not recording.is_current(entry, now):
             return None
         cache.note_hit(1 if scope is None else 2)
-        if asked.condition is not None and is_match(method, headers, entry.status, recording.headers):
+        headers = question.headers
+        if headers is not None and is_match(question.method, headers, entry.status, recording.headers):
             return Answer(304, without_content(recording.headers), b"", None)
         return Answer(entry.status, recording.headers, recording.content, recording)
 
@@ -265,22 +242,22 @@ class Doors:
         raw_path = scope.get("raw_path")
         if not isinstance(raw_path, bytes):
             return None
-        found = self.find(
+        question = self.question(
             scope["method"],
             scope["scheme"],
             raw_path,
             scope["query_string"],
             scope["headers"],
             is_dated=owns_date(scope),
-            scope=scope,
         )
+        found = None if question is None else self.find(question, scope)
         if found is not None:
             attach_exchange(scope, self._answered)
         return found
 
     def inner_answer(self, scope: Scope) -> Answer | None:
         """Returns the answer of door 2 behind a middleware: what the application would send to it."""
-        exchange, asked, raw_path = exchange_of(scope), read(scope["headers"]), scope.get("raw_path")
+        exchange, asked, raw_path = exchange_of(scope), asked_of(scope["headers"]), scope.get("raw_path")
         if exchange is None or asked is None or not isinstance(raw_path, bytes):
             return None
         if scope["method"] not in ("GET", "HEAD"):
@@ -291,7 +268,11 @@ class Doors:
         if entry is None:
             return None
         shortcut = entry.shortcut
-        if shortcut is None or not self._leads_to(shortcut, scope) or not self._is_open(shortcut, asked):
+        if (
+            shortcut is None
+            or not self._leads_to(shortcut, scope)
+            or not self._is_open(shortcut, asked.has_cookie)
+        ):
             return None
         recording = shortcut.recordings.get((_INNER, scope["method"], owns_date(scope)))
         if recording is None or not recording.is_current(entry, now):
@@ -303,9 +284,9 @@ class Doors:
         exchange.end()
         return Answer(entry.status, recording.headers, entry.body, None)
 
-    def _is_open(self, shortcut: Shortcut, asked: Asked) -> bool:
+    def _is_open(self, shortcut: Shortcut, has_cookie: bool) -> bool:
         # With a key there may be a session in the cookie, which Quart renews at each response.
-        return self._app.is_clear(shortcut.way) and not (asked.has_cookie and self._app.secret_key)
+        return self._app.is_clear(shortcut.way) and not (has_cookie and self._app.secret_key)
 
     def _leads_to(self, shortcut: Shortcut, scope: Scope) -> bool:
         there = scope["path"], scope.get("root_path", "")
@@ -317,11 +298,6 @@ class _Answered:
 
     __slots__ = ()
     status = CacheStatus(hit=True)
-
-
-def _is_of(entry: StoredResponse, content: bytes) -> bool:
-    """Tells whether a body is one that the entry keeps, so that it takes no room twice."""
-    return content is entry.body or any(content is variant for variant in entry.variants.values())
 
 
 def _is_direct(path: str, root_path: str, raw_path: bytes) -> bool:

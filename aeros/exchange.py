@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aeros.http.cache_status import CacheStatus
@@ -63,6 +62,10 @@ class WholeSend:
 
     def at_once(self, status: int, headers: RawHeaders, body: bytes) -> bool:
         """Sends a response that is complete, if nobody has to wait for anything; returns whether it did."""
+        raise NotImplementedError
+
+    def part_at_once(self, body: bytes) -> bool:
+        """Sends a further part of a stream, if nobody has to wait for anything; returns whether it did."""
         raise NotImplementedError
 
     async def whole(self, status: int, headers: RawHeaders, body: bytes) -> None:
@@ -129,7 +132,6 @@ class Transaction(Protocol):
         ...
 
 
-@dataclass(slots=True, eq=False)
 class Exchange:
     """One request and its response, seen from all parts.
 
@@ -146,8 +148,13 @@ class Exchange:
         settings: The settings that are in force for this request; the application's own.
         is_answered: Whether the application has sent its response to the end.
         recorder: Is told of the response as the client gets it, with its status, fields and content.
+
+    Args:
+        settings: As above.
+        refresh: As above.
     """
 
+    # What most requests leave as it is costs none of them anything.
     transaction: Transaction | None = None
     representation: Representation | None = None
     is_claimed: bool = False
@@ -160,6 +167,10 @@ class Exchange:
     settings: object = None
     is_answered: bool = False
     recorder: Callable[[int, RawHeaders, bytes], None] | None = None
+
+    def __init__(self, *, settings: object = None, refresh: object = None) -> None:
+        self.settings = settings
+        self.refresh = refresh
 
     def __deepcopy__(self, memo: object) -> Exchange:
         """Returns itself: middleware that copies the scope handles the same request."""

@@ -6,12 +6,16 @@ middleware, so it does not matter who made the response.
 
 from __future__ import annotations
 
+from aeros.caching.entry import StoredResponse
+from aeros.caching.rendition import Rendition
 from aeros.caching.response import labelled, sliced
 from aeros.compression import Base
 from aeros.compression.response import ResponseCoder
 from aeros.compression.sending import CodedSend
 from aeros.exchange import Exchange
+from aeros.http.asked import asked_of
 from aeros.http.cache_control import parse_response_directives
+from aeros.http.cache_status import CacheStatus
 from aeros.http.conditional import is_match, without_content
 from aeros.http.etag import EntityTag, entity_tag_of
 from aeros.http.fields import combined_value, first_value, with_list_member
@@ -50,6 +54,62 @@ class Outgoing(CodedSend):
         super().__init__(send, scope, exchange, coder=coder, compressor=compressor)
         self._global = global_headers
         self._makes_etags = makes_etags
+
+    def at_once(self, status: int, headers: RawHeaders, body: bytes) -> bool:
+        """Sends a whole response if nobody has to wait for anything; as the last time, if it is a hit."""
+        kept, send = self.exchange.representation, self._whole
+        if not isinstance(kept, StoredResponse) or body is not kept.body or send is None:
+            return super().at_once(status, headers, body)
+        transaction, key = self.exchange.transaction, self._kind()
+        if transaction is None or key is None or not transaction.status.hit or status != kept.status:
+            return super().at_once(status, headers, body)
+        told, terms = transaction.status, self._terms()
+        last = kept.rendition(key)
+        if last is None or not last.is_of(headers, told, terms):
+            return self._sends_first(status, headers, kept, key, told)
+        if not send.is_clear or not send.at_once(last.status, last.headers, last.content):
+            return False
+        self.on_start()
+        self._discards = self.started = self.exchange.is_answered = True
+        return True
+
+    def _sends_first(
+        self,
+        status: int,
+        headers: RawHeaders,
+        kept: StoredResponse,
+        key: tuple[object, ...],
+        told: CacheStatus,
+    ) -> bool:
+        """Sends a hit, and keeps how."""
+        sent: list[tuple[int, RawHeaders, bytes]] = []
+        self.exchange.recorder = lambda *response: sent.append(response)
+        if not super().at_once(status, headers, kept.body):
+            self.exchange.recorder = None
+            return False
+        self.exchange.recorder = None
+        answered, fields, content = sent[0]
+        if not self.exchange.opted_out and kept.has(content):
+            rendition = Rendition(headers, told, self._terms(), answered, fields, content)
+            kept.keep_rendition(key, rendition)
+        return True
+
+    def _kind(self) -> tuple[object, ...] | None:
+        """Returns what of the request decides about how a hit goes out; None where more does."""
+        exchange, method = self.exchange, self.scope["method"]
+        if (
+            exchange.recorder is not None
+            or exchange.session_used
+            or exchange.opted_out
+            or (self._compressor is not None and self._compressor.hot_after is not None)
+            or method not in ("GET", "HEAD")
+        ):
+            return None
+        asked = asked_of(self.scope["headers"])
+        return None if asked is None or asked.condition is not None else (method, asked.accept)
+
+    def _terms(self) -> tuple[object, ...]:
+        return self._compressor, self._global, self._makes_etags, self.exchange.selecting_fields
 
     async def fail(self) -> None:
         """Answers for an application that raised before it had answered: a plain 500."""

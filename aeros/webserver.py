@@ -523,9 +523,13 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def _listen(self, context: QuartRequestContext, exchange: Exchange, response: AnyResponse) -> None:
         """Has a hit recorded, if the next one may be answered by a door before this one."""
+        rule = context.request.url_rule
+        view = None if rule is None else self.view_functions.get(rule.endpoint)
+        route = cached_route(view)
+        if route is None or not route.is_plain or not route.is_route_of(view):
+            return
         way = self.clear_way(context)
-        route = None if way is None else cached_route(way.view)
-        if route is not None and way is not None and route.is_plain and route.is_route_of(way.view):
+        if way is not None and way.view is view:
             scope: Any = context.request.scope
             self._doors.listen(scope, exchange, way, lambda: raw_headers(response))
 

@@ -16,6 +16,7 @@ import pstats
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -31,6 +32,7 @@ from benchmarks.servers import aeros as aeros_apps
 from benchmarks.servers import empty as empty_apps
 from benchmarks.servers import quart as quart_apps
 
+BOOK = "/books/7?page=3"
 HEAD = "host: 127.0.0.1:8000\r\nuser-agent: inside\r\naccept: */*\r\naccept-encoding: br\r\n"
 
 
@@ -69,10 +71,8 @@ ROWS = {
     "empty": Inside("empty ASGI app", lambda: empty_apps.hello, get("/hello"), is_ours=False),
     "quart": Inside("Quart, hello", quart_apps.plain, get("/hello"), is_ours=False),
     "hello": Inside("aeros, hello", aeros_apps.plain, get("/hello")),
-    "quart-hooked": Inside(
-        "Quart, path+query+hook", quart_apps.hooked, get("/books/7?page=3"), is_ours=False
-    ),
-    "hooked": Inside("aeros, path+query+hook", aeros_apps.hooked, get("/books/7?page=3")),
+    "quart-hooked": Inside("Quart, path+query+hook", quart_apps.hooked, get(BOOK), is_ours=False),
+    "hooked": Inside("aeros, path+query+hook", aeros_apps.hooked, get(BOOK)),
     "quart-post": Inside("Quart, 64 KB posted", quart_apps.plain, posted, is_ours=False),
     "post": Inside("aeros, 64 KB posted", aeros_apps.plain, posted),
     "quart-stream": Inside("Quart, 100 chunks", quart_apps.plain, get("/stream"), is_ours=False),
@@ -124,12 +124,15 @@ class Connection:
         self.row = row
         self.pipe = Pipe()
         self._number = 0
+        self._open = ExitStack()  # to the end of the process
 
     async def open(self) -> None:
         """Begins."""
         app, state = self.row.make(), ServerState()
         if self.row.is_ours:
-            served = ServedApplication(app, app.current_settings().replace({"access_log_to_std": False}))
+            settings = app.current_settings().replace({"access_log_to_std": False})
+            self._open.enter_context(app.using_settings(settings))
+            served = ServedApplication(app, settings)
             config: uvicorn.Config = build_config(served)
         else:
             config = uvicorn.Config(app, log_config=None, access_log=False)
@@ -150,7 +153,7 @@ class Connection:
             self._number += 1
             done, sent = state.total_requests + 1, self.pipe.sent
             protocol.data_received(request(self._number))
-            while state.total_requests < done:
+            while state.total_requests < done:  # noqa: ASYNC110 - the turns of the loop are measured
                 await asyncio.sleep(0)
             if self.pipe.sent - sent < 50:
                 raise RuntimeError(f"{self.row.title}: no response")

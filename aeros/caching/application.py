@@ -388,7 +388,8 @@ class CachingApplication(Quart):
     def build_response(self, body: bytes, status: int) -> Response:
         """Returns a new response of the application's class."""
         # Quart's own class, of which a type checker may see Flask's.
-        return cast(Response, cast(Any, self.response_class)(body, status))
+        made: Any = self.response_class
+        return cast(Response, made(body) if status == 200 else made(body, status))
 
     async def evict_written(self, context: RequestContext, response: AnyResponse) -> None:
         """Evicts what a request has made obsolete: if it was unsafe, and has succeeded (RFC 9111 §4.4)."""

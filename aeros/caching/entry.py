@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Final, TypeAlias, cast
 
+from aeros.caching.rendition import Rendition, Renditions
 from aeros.caching.shortcut import Shortcut
 from aeros.errors import EntryFormatError
 from aeros.types import RawHeaders
@@ -50,6 +51,7 @@ class StoredResponse:
         variants: Bodies by content coding.
         uses: How often each was sent by this process, as far as anybody counts.
         shortcut: How this process can answer with it without its view, if it can.
+        renditions: How this process has sent it.
     """
 
     key: bytes
@@ -68,6 +70,7 @@ class StoredResponse:
     variants: dict[str, bytes] = field(default_factory=dict[str, bytes])
     uses: dict[str, int] | None = field(default=None, repr=False)
     shortcut: Shortcut | None = field(default=None, repr=False)
+    renditions: Renditions | None = field(default=None, repr=False)
     on_growth: Callable[[StoredResponse], None] | None = field(default=None, repr=False)
 
     def age(self, now: float) -> float:
@@ -89,8 +92,9 @@ class StoredResponse:
         fields = sum(len(name) + len(value) + 100 for name, value in self.headers)
         # A body kept as its own variant takes its room once.
         variants = sum(len(content) for content in self.variants.values() if content is not self.body)
-        shortcut = 0 if self.shortcut is None else self.shortcut.size
-        return _OVERHEAD_BYTES + len(self.key) + len(self.body) + fields + variants + shortcut
+        ways = 0 if self.shortcut is None else self.shortcut.size
+        ways += 0 if self.renditions is None else self.renditions.size
+        return _OVERHEAD_BYTES + len(self.key) + len(self.body) + fields + variants + ways
 
     def variant(self, coding: str) -> bytes | None:
         """Returns the body in ``coding``, if it was made already."""
@@ -99,10 +103,25 @@ class StoredResponse:
     def add_variant(self, coding: str, content: bytes, *, instead_of: str | None = None) -> None:
         """Keeps the body in ``coding``; whoever counts this entry's bytes is told."""
         self.variants[coding] = content
-        self.shortcut = None  # what it says of a variant may be true no more
+        self.shortcut = self.renditions = None  # what they say of a variant may be true no more
         if instead_of is not None:
             self.variants.pop(instead_of, None)
         if self.on_growth is not None:
+            self.on_growth(self)
+
+    def has(self, content: bytes) -> bool:
+        """Tells whether a body is one that is kept here, so that it takes no room twice."""
+        return content is self.body or any(content is variant for variant in self.variants.values())
+
+    def rendition(self, key: tuple[object, ...]) -> Rendition | None:
+        """Returns how it was sent to a request of this kind, the last time."""
+        return None if self.renditions is None else self.renditions.get(key)
+
+    def keep_rendition(self, key: tuple[object, ...], rendition: Rendition) -> None:
+        """Keeps how it was sent; whoever counts this entry's bytes is told."""
+        if self.renditions is None:
+            self.renditions = Renditions()
+        if self.renditions.keep(key, rendition) and self.on_growth is not None:
             self.on_growth(self)
 
     def note_use(self, coding: str) -> int:

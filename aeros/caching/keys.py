@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Protocol, TypeAlias, cast
 from urllib.parse import quote, unquote_to_bytes
 
@@ -17,6 +18,9 @@ from aeros.http.fields import combined_value, first_value
 from aeros.types import RawHeaders
 
 KEY_VERSION: Final = b"1"
+
+_MOST_REMEMBERED: Final = 1_000
+_LONGEST_REMEMBERED: Final = 300
 
 _NOT_DECODED: Final = re.compile("[\udc80-\udcff]")
 
@@ -34,7 +38,10 @@ HashMethod: TypeAlias = Callable[[bytes], Digest]
 
 def join_parts(parts: Iterable[bytes]) -> bytes:
     """Returns one byte string that only this sequence of parts gives."""
-    return b"".join(b"%d:%b," % (len(part), part) for part in parts)
+    lengths: list[int | bytes] = []
+    for part in parts:
+        lengths += (len(part), part)
+    return b"%d:%b," * (len(lengths) // 2) % tuple(lengths)
 
 
 def request_key(
@@ -57,25 +64,36 @@ def request_key(
         hash_method: Shortens the query, as ``hashlib.sha256`` does.
     """
     headers = cast(RawHeaders, scope["headers"])
-    parts = [
-        KEY_VERSION,
-        str(scope.get("scheme", "http")).encode("latin-1"),
-        (first_value(headers, b"host") or b"").lower(),
-        # Behind a proxy an application may take this for its host, and no Vary would say so.
-        (combined_value(headers, b"x-forwarded-host") or "").lower().encode("latin-1"),
-        b"GET",
-        b"%d" % len(template),
-        *(text.encode() for text in template),
-    ]
+    host = (first_value(headers, b"host") or b"").lower()
+    # Behind a proxy an application may take this for its host, and no Vary would say so.
+    forwarded = (combined_value(headers, b"x-forwarded-host") or "").lower().encode("latin-1")
+    origin = str(scope.get("scheme", "http")), host, forwarded
+    place: tuple[bytes, str, str, str] | None = None
     if len(template) > 1:
         # As the client sent it, and as the router sees it: middleware may have rewritten one.
-        routed = str(scope["path"]), str(scope.get("root_path", "")), view
-        parts += [raw_path(scope), *(text.encode("utf-8", "surrogateescape") for text in routed)]
-    if query is not None:
-        selected = query.of(cast(bytes, scope.get("query_string", b"")))
-        parts.append(hash_method(selected).hexdigest().encode("ascii"))
-        parts.append(selected)
+        place = raw_path(scope), str(scope["path"]), str(scope.get("root_path", "")), view
+    is_short = len(host) + len(forwarded) + (0 if place is None else len(place[0])) < _LONGEST_REMEMBERED
+    located = (_remembered_key if is_short else _located_key)(origin, tuple(template), place)
+    if query is None:
+        return located
+    selected = query.of(cast(bytes, scope.get("query_string", b"")))
+    return located + join_parts([hash_method(selected).hexdigest().encode("ascii"), selected])
+
+
+def _located_key(
+    origin: tuple[str, bytes, bytes], template: tuple[str, ...], place: tuple[bytes, str, str, str] | None
+) -> bytes:
+    """Returns the part of a key that all queries have in common."""
+    scheme, host, forwarded = origin
+    parts = [KEY_VERSION, scheme.encode("latin-1"), host, forwarded, b"GET", b"%d" % len(template)]
+    parts += [text.encode() for text in template]
+    if place is not None:
+        raw, *routed = place
+        parts += [raw, *(text.encode("utf-8", "surrogateescape") for text in routed)]
     return join_parts(parts)
+
+
+_remembered_key = lru_cache(_MOST_REMEMBERED)(_located_key)
 
 
 def refined_key(base: bytes, names: Sequence[bytes], headers: RawHeaders, extra: Sequence[bytes]) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from functools import wraps
+from functools import lru_cache, wraps
 from inspect import isawaitable
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast, overload
 
@@ -35,6 +35,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 AnyResponse = Response | WerkzeugResponse
+
+_MOST_FIELDS: Final = 2_000
+_LONGEST_VALUE: Final = 100
 
 _CACHED_MARK: Final = "__aeros_cached__"
 _SELF_MARK: Final = "__aeros_cached_self__"
@@ -365,19 +368,31 @@ class _Visit:
     def _replay(self, transaction: Transaction, stored: StoredResponse) -> Response:
         response = self._app.build_response(stored.body, stored.status)
         length = response.headers.get("Content-Length")
-        response.headers = Headers(
-            [(name.decode("ascii").title(), value.decode()) for name, value in stored.headers]
-        )
+        # The server adds a Date of its own if aeros does not write it, and two would contradict each other.
+        left_out = () if owns_date(request.scope) else ("Date",)
+        lines = [_text(*field) for field in stored.headers]
+        lines = [line for line in lines if line[0] not in left_out]
         if length is not None and stored.status != 204:
-            response.headers["Content-Length"] = length
-        if not owns_date(request.scope):
-            # The server adds a Date of its own, and two would contradict each other.
-            response.headers.pop("Date", None)
+            lines.append(("Content-Length", length))
         age = transaction.age
         if age is not None:
-            response.headers["Age"] = str(age)
+            lines.append(("Age", str(age)))
+        headers = Headers.__new__(Headers)
+        headers.__dict__ = {"_list": lines}  # they were checked when they were stored
+        response.headers = headers
         self._exchange.representation = stored
         return response
+
+
+def _text(name: bytes, value: bytes) -> tuple[str, str]:
+    if len(value) > _LONGEST_VALUE:
+        return name.decode("ascii").title(), value.decode()
+    return _remembered_text(name, value)
+
+
+@lru_cache(_MOST_FIELDS)
+def _remembered_text(name: bytes, value: bytes) -> tuple[str, str]:
+    return name.decode("ascii").title(), value.decode()
 
 
 async def _asked(condition: Callable[[], bool | Awaitable[bool]] | None) -> bool:

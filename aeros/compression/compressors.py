@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final, TypedDict, Unpack
 
 from aeros.compression.codings import (
@@ -51,6 +52,10 @@ DEFAULT_OFFLOAD_SIZE: Final = 64 * 1024
 """Bytes from which a body is compressed in a thread: below, the hop costs more than it saves."""
 
 EVENT_STREAM: Final = "text/event-stream"
+
+# Of what a compressor remembers: how many types, and how much of one, which is far longer than any has.
+_MOST_TYPES: Final = 200
+_LONGEST_TYPE: Final = 300
 
 
 class CompressorOptions(TypedDict, total=False):
@@ -116,11 +121,7 @@ class Base(ABC):
 
     def is_compressible(self, content_type: str) -> bool:
         """Returns whether bodies of this ``Content-Type`` are worth compressing."""
-        mimetype = content_type.partition(";")[0].strip().lower()
-        if mimetype in self.mimetypes:
-            return True
-        # Somebody waits for each event of an event stream: only who names it has it compressed.
-        return mimetype != EVENT_STREAM and f"{mimetype.partition('/')[0]}/*" in self.mimetypes
+        return _is_among(content_type[:_LONGEST_TYPE], self.mimetypes)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(coding.name for coding in self.codings)})"
@@ -225,6 +226,15 @@ def _distinct(offered: Iterable[Base | Coding]) -> tuple[Coding, ...]:
                 raise InvalidSettingError("Negotiated()", coding.name, "each coding once")
             codings[coding.name] = coding
     return tuple(codings.values())
+
+
+@lru_cache(_MOST_TYPES)
+def _is_among(content_type: str, mimetypes: frozenset[str]) -> bool:
+    mimetype = content_type.partition(";")[0].strip().lower()
+    if mimetype in mimetypes:
+        return True
+    # Somebody waits for each event of an event stream: only who names it has it compressed.
+    return mimetype != EVENT_STREAM and f"{mimetype.partition('/')[0]}/*" in mimetypes
 
 
 def _checked_number(setting: str, value: object, lowest: int, unit: str) -> int:

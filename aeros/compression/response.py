@@ -135,7 +135,7 @@ def _chosen(compressor: Base, scope: Scope, exchange: Exchange, body: bytes) -> 
 def _encoded(
     headers: RawHeaders, coding: Coding, variant: str, content: bytes, body: bytes
 ) -> tuple[RawHeaders, bytes]:
-    """Returns the fields and the content of a body that was compressed; as it was where that gained nothing."""
+    """Returns the fields and the content of a compressed body; as it was where that gained nothing."""
     if len(content) >= len(body):
         return headers, body
     headers = replaced(with_digests(headers, content), b"content-length", b"%d" % len(content))

@@ -44,6 +44,7 @@ class CodedSend(WholeSend):
         "_send",
         "_stream",
         "_timer",
+        "_whole",
         "coder",
         "exchange",
         "scope",
@@ -54,6 +55,7 @@ class CodedSend(WholeSend):
         self, send: Send, scope: Scope, exchange: Exchange, *, coder: ResponseCoder, compressor: Base | None
     ) -> None:
         self._send = send
+        self._whole = send if isinstance(send, WholeSend) else None
         self.scope: Scope = scope
         self.exchange: Exchange = exchange
         self.coder: ResponseCoder = coder
@@ -82,7 +84,7 @@ class CodedSend(WholeSend):
     @property
     def is_clear(self) -> bool:
         """Whether what is sent now goes out without waiting for the client."""
-        return isinstance(self._send, WholeSend) and self._send.is_clear
+        return self._whole is not None and self._whole.is_clear
 
     async def whole(self, status: int, headers: RawHeaders, body: bytes) -> None:
         """Sends a whole response."""
@@ -99,16 +101,16 @@ class CodedSend(WholeSend):
         self._discards = self.started = True
         status, headers, content = self._finished(*made)
         send = self._send
-        if isinstance(send, WholeSend):
-            await send.whole(status, headers, content)
+        if self._whole is not None:
+            await self._whole.whole(status, headers, content)
         else:
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": content})
 
     def at_once(self, status: int, headers: RawHeaders, body: bytes) -> bool:
         """Sends a whole response if its content is at hand, and the client is; returns whether it did."""
-        send = self._send
-        if not isinstance(send, WholeSend) or not send.is_clear or not self._may_be_whole(headers, body):
+        send = self._whole
+        if send is None or not send.is_clear or not self._may_be_whole(headers, body):
             return False
         # What is found out here once more in whole(), if need be, is the same then.
         self.on_start()
@@ -120,6 +122,19 @@ class CodedSend(WholeSend):
             return False  # why not is told there
         self._discards = self.started = self.exchange.is_answered = True
         return True
+
+    def part_at_once(self, body: bytes) -> bool:
+        """Sends a further part of a stream that passes as it is, if the client is ready for it."""
+        send = self._whole
+        return (
+            send is not None
+            and self.started
+            and self._held is None
+            and self._stream is None
+            and self._timer is None
+            and not self._discards
+            and send.part_at_once(body)
+        )
 
     def close(self) -> None:
         """Lets go of what the response still has, e.g. of a client that has left."""

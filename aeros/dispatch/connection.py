@@ -126,12 +126,24 @@ class HTTPConnection(ASGIHTTPConnection):
             return
 
     async def _send_response(self, send: ASGISendCallable, response: ResponseTypes) -> None:
-        if not _is_whole(response):
-            await super()._send_response(send, response)
-            return
         fields = _raw(response.headers)
         await send({"type": "http.response.start", "status": response.status_code, "headers": fields})
-        await send({"type": "http.response.body", "body": _content(response), "more_body": False})
+        sending, last = cast(object, send), b""
+        at_once = sending.part_at_once if isinstance(sending, WholeSend) else _never
+        if _is_whole(response):
+            last = _content(response)
+        elif isinstance(response, Response):
+            async with response.response as body:
+                async for part in body:
+                    content = part.encode() if isinstance(part, str) else part
+                    if not at_once(content):
+                        await send({"type": "http.response.body", "body": content, "more_body": True})
+        else:
+            for part in response.response:
+                content = part.encode() if isinstance(part, str) else part
+                if not at_once(content):
+                    await send({"type": "http.response.body", "body": content, "more_body": True})
+        await send({"type": "http.response.body", "body": last, "more_body": False})
 
     def _request(self, send: ASGISendCallable, *, is_bodiless: bool) -> QuartRequest:
         app, scope = self.app, cast(Scope, self.scope)
@@ -173,6 +185,10 @@ class HTTPConnection(ASGIHTTPConnection):
                 handler.cancel()
 
 
+def _never(_part: bytes) -> bool:
+    return False
+
+
 def _is_whole(response: ResponseTypes) -> bool:
     return isinstance(response, Response) and type(response.response) is DataBody
 
@@ -183,7 +199,7 @@ def _content(response: ResponseTypes) -> bytes:
 
 
 def _raw(headers: Headers) -> RawHeaders:
-    return [(_raw_name(name), value.encode()) for name, value in headers]
+    return [(_raw_name(name), value.encode()) for name, value in headers]  # as Quart writes them
 
 
 @lru_cache(_MOST_NAMES)

@@ -39,6 +39,19 @@ class ArrivedHeaders(Headers):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return self._read()
 
+    def get(self, key: Any, *args: Any, **kwargs: Any) -> Any:
+        """Returns the value of a field, or what else was given; all of them need not be read for that."""
+        if kwargs or len(args) > 1 or type(key) is not str or not key.isascii():
+            self._read()
+            return self.get(key, *args, **kwargs)  # as what it is now
+        name = key.lower()
+        if name == "remote-addr":
+            return self._client
+        value = first_value(self.raw, name.encode("ascii"))
+        if value is None:
+            return args[0] if args else None
+        return value.decode("latin-1")
+
     def __eq__(self, other: object) -> bool:
         self._read()
         return self == other  # as what it is now

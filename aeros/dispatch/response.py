@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+import json.encoder
+from collections.abc import Callable
+from functools import lru_cache, partial
+from json.encoder import encode_basestring, encode_basestring_ascii
 from typing import Any, Final
 
 from quart import wrappers
@@ -60,23 +63,19 @@ def _content_type(mimetype: str) -> str:
 
 
 class JSONProvider(DefaultJSONProvider):
-    """Quart's JSON, with an encoder that is made once and not for each response."""
+    """Quart's JSON, with encoders that are made once and not for each response."""
 
-    _encoder: json.JSONEncoder | None = None
-    _made_for: tuple[object, ...] = ()
+    _encoding: Encoding | None = None
 
     def dumps(self, obj: Any, **kwargs: Any) -> str:
         """Returns ``obj`` as JSON; ``kwargs`` are those of ``json.dumps``."""
         if kwargs and (len(kwargs) > 1 or "separators" not in kwargs):
             return super().dumps(obj, **kwargs)
         wanted = self.default, self.ensure_ascii, self.sort_keys, kwargs.get("separators")
-        if self._encoder is None or wanted != self._made_for:
-            default, ensure_ascii, sort_keys, separators = wanted
-            self._encoder = json.JSONEncoder(
-                default=default, ensure_ascii=ensure_ascii, sort_keys=sort_keys, separators=separators
-            )
-            self._made_for = wanted
-        return self._encoder.encode(obj)
+        encoding = self._encoding
+        if encoding is None or encoding.wanted != wanted:
+            encoding = self._encoding = Encoding(wanted)
+        return encoding.encode(obj)
 
     def response(self, *args: Any, **kwargs: Any) -> Any:
         """Returns a response with JSON of one value, of several, or of names and values."""
@@ -84,3 +83,66 @@ class JSONProvider(DefaultJSONProvider):
             return super().response(*args, **kwargs)
         text = self.dumps(args[0], separators=_COMPACT)
         return self._app.response_class(text + "\n", mimetype=self.mimetype)
+
+
+class Encoding:
+    """One way to write JSON, as ``json.dumps`` would.
+
+    ``json`` makes an encoder in C for each call. What it is made of does not change from call to call but
+    for one thing: the containers that it is in, by which it finds circles. So each encoder serves one call
+    at a time, because a view in a thread, or a ``default`` that writes JSON itself, may come between.
+
+    Args:
+        wanted: ``default``, ``ensure_ascii``, ``sort_keys`` and ``separators`` of ``json.dumps``.
+    """
+
+    __slots__ = ("_free", "_make", "wanted")
+
+    def __init__(self, wanted: tuple[Any, bool, bool, Any]) -> None:
+        self.wanted: tuple[Any, bool, bool, Any] = wanted
+        default, ensure_ascii, sort_keys, separators = wanted
+        self._make: Callable[[], json.JSONEncoder] = partial(
+            KeptEncoder,
+            default=default,
+            ensure_ascii=ensure_ascii,
+            sort_keys=sort_keys,
+            separators=separators,
+        )
+        self._free: list[json.JSONEncoder] = []
+
+    def encode(self, obj: Any) -> str:
+        """Returns ``obj`` as JSON."""
+        try:
+            encoder = self._free.pop()
+        except IndexError:
+            encoder = self._make()
+        text = encoder.encode(obj)
+        # Not after an error: it may have been in a container then.
+        self._free.append(encoder)
+        return text
+
+
+class KeptEncoder(json.JSONEncoder):
+    """An encoder whose part in C is made once."""
+
+    _in_c: Callable[[Any, int], Any] | None = None
+
+    def iterencode(self, o: Any, _one_shot: bool = False) -> Any:
+        """Returns the parts of ``o`` as JSON."""
+        if self._in_c is None:
+            make: Any = getattr(json.encoder, "c_make_encoder", None)
+            if make is None or not _one_shot:
+                return super().iterencode(o, _one_shot)
+            escape: Any = encode_basestring_ascii if self.ensure_ascii else encode_basestring
+            self._in_c = make(
+                {},
+                self.default,
+                escape,
+                None,
+                self.key_separator,
+                self.item_separator,
+                self.sort_keys,
+                self.skipkeys,
+                self.allow_nan,
+            )
+        return self._in_c(o, 0)

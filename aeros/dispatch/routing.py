@@ -6,22 +6,33 @@ from typing import Any, Final, cast
 
 from quart.routing import QuartMap, QuartRule
 from quart.wrappers import Request
-from werkzeug.routing import RuleFactory
+from werkzeug.routing import BaseConverter, RuleFactory
+from werkzeug.routing.converters import DEFAULT_CONVERTERS
 from werkzeug.routing.exceptions import NoMatch, RoutingException
 
 from aeros.dispatch.request import first_field
 
 _MOST_HOSTS: Final = 1_000
+_MOST_PATHS: Final = 1_000
+_LONGEST_PATH: Final = 200
+_PURE_CONVERTERS: Final = frozenset(DEFAULT_CONVERTERS.values())
+
+
+def _is_pure(converter: BaseConverter) -> bool:
+    return type(converter) in _PURE_CONVERTERS
 
 
 class RouteMap(QuartMap):
-    """Quart's map. Rules without parameters are found by their path, once they have matched.
+    """Quart's map. A path that has matched once is found without being taken apart again.
 
-    An adapter is asked for all that is no plain match: redirects, errors, hosts and subdomains.
+    That goes for every rule without parameters, and for the paths that came last of those with parameters
+    whose converters are werkzeug's own, which say the same of one text each time. An adapter is asked
+    for all that is no plain match: redirects, errors, hosts and subdomains.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._found: dict[tuple[str, str], QuartRule] = {}
+        self._taken_apart: dict[tuple[str, str], tuple[QuartRule, dict[str, Any]]] = {}
         self._good_hosts: set[str] = set()
         self.changes: int = 0
         super().__init__(*args, **kwargs)
@@ -30,6 +41,7 @@ class RouteMap(QuartMap):
         """Adds rules."""
         super().add(rulefactory)
         self._found.clear()
+        self._taken_apart.clear()
         self.changes += 1
 
     def find(self, request: Request, server_name: str | None) -> tuple[QuartRule, dict[str, Any]] | None:
@@ -51,6 +63,9 @@ class RouteMap(QuartMap):
         rule = self._found.get((method, path))
         if rule is not None:
             return rule, {}
+        known = self._taken_apart.get((method, path))
+        if known is not None:
+            return known[0], known[1].copy()  # it is the view's, which may change it
         self.update()
         try:
             matched, arguments = self._matcher.match("", path, method, False)
@@ -61,9 +76,18 @@ class RouteMap(QuartMap):
         ):
             return None
         rule = cast("Any", matched)
-        if not rule.arguments and rule.methods is not None:
-            self._found[method, path] = rule
-        return rule, cast("dict[str, Any]", arguments)
+        found = cast("dict[str, Any]", arguments)
+        if rule.methods is not None:
+            if not rule.arguments:
+                self._found[method, path] = rule
+            elif len(path) <= _LONGEST_PATH and all(map(_is_pure, rule._converters.values())):
+                self._remember(method, path, (rule, found.copy()))
+        return rule, found
+
+    def _remember(self, method: str, path: str, found: tuple[QuartRule, dict[str, Any]]) -> None:
+        while len(self._taken_apart) >= _MOST_PATHS:
+            del self._taken_apart[next(iter(self._taken_apart))]
+        self._taken_apart[method, path] = found
 
     def _is_good_host(self, request: Request) -> bool:
         """Tells whether the request has a host that an adapter could be made for."""

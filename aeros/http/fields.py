@@ -127,6 +127,8 @@ def with_list_member(headers: Iterable[tuple[bytes, bytes]], name: bytes, member
     if not places:
         lines.append((name, member.encode("latin-1")))
         return lines
+    if len(places) == 1 and lines[places[0]][1] == member.encode("latin-1"):
+        return lines
     present = {
         element.lower() for index in places for element in split_list(lines[index][1].decode("latin-1"))
     }

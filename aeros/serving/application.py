@@ -8,16 +8,18 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib import import_module
 from logging import Logger
-from typing import Any, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from aeros.exchange import exchange_of, own_date
 from aeros.http.cache_status import CacheStatus
 from aeros.http.fields import first_value, format_http_date
 from aeros.serving.access_log import Access, AccessLog
-from aeros.serving.cycle import Cycle, FieldNames
+from aeros.serving.cycle import Cycle, FieldLines
 from aeros.serving.log import ConsoleStyle, rooms_forwarded, run_style, uvicorn_forwarded
 from aeros.settings import ServerSettings
 from aeros.types import Message, RawHeaders, Receive, Scope, Send
+
+_MOST_KNOWN: Final = 1_000
 
 
 class Memory(Protocol):
@@ -58,11 +60,31 @@ class EarlyAnswers(Protocol):
         """Whether there is anything of the kind."""
         ...
 
-    def find(
+    def question(
         self, method: str, scheme: str, raw_path: bytes, query: bytes, headers: RawHeaders, *, is_dated: bool
-    ) -> EarlyAnswer | None:
-        """Returns the answer to a request; None: the application has to be called."""
+    ) -> object | None:
+        """Returns what of a request decides about its answer; None: the application has to be called."""
         ...
+
+    def find(self, question: Any, /) -> EarlyAnswer | None:
+        """Returns the answer to a question; None: the application has to be called."""
+        ...
+
+
+class KnownRequest(NamedTuple):
+    """What the bytes of a whole request mean.
+
+    Attributes:
+        scheme: ``http`` or ``https``.
+        method: Its method.
+        target: Its path and query as the client sent them.
+        question: What of it decides about its answer.
+    """
+
+    scheme: str
+    method: str
+    target: bytes
+    question: object
 
 
 class Servable(Protocol):
@@ -103,7 +125,8 @@ class ServedApplication:
         path: ``"module:variable"`` for worker processes, None where there are none.
 
     Attributes:
-        field_names: Names of fields that responses may have, for all connections.
+        field_lines: Lines of responses' heads, for all connections.
+        known: Requests that were answered without calling the application, by the bytes they came in.
         get_date: Gives the value of ``Date``; None where nobody is to write one.
     """
 
@@ -113,7 +136,8 @@ class ServedApplication:
         self.path = path
         writes_date = bool(settings.uvicorn_options.get("date_header", True))
         self.get_date: Callable[[], bytes] | None = self._current_date if writes_date else None
-        self.field_names: FieldNames = FieldNames()
+        self.field_lines: FieldLines = FieldLines()
+        self.known: dict[bytes, KnownRequest] = {}
         self._date = (0, b"")
         self._access_log = AccessLog(
             settings.access_log_to_std, settings.access_log_file, settings.log_format, settings.color
@@ -160,6 +184,12 @@ class ServedApplication:
             await self.app(scope, receive, sending)
         finally:
             self._access_log.write(_access(scope, sending, time.perf_counter() - began))
+
+    def remember(self, data: bytes, request: KnownRequest) -> None:
+        """Keeps what the bytes of a request mean, for the next time that the same ones come."""
+        while len(self.known) >= _MOST_KNOWN:
+            del self.known[next(iter(self.known))]
+        self.known[data] = request
 
     @property
     def logs_access(self) -> bool:

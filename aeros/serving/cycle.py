@@ -8,8 +8,6 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Final
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
-
 from aeros.exchange import Arrival, WholeSend
 from aeros.types import ASGIApplication, Message, RawHeaders, Scope
 
@@ -23,6 +21,29 @@ _EMPTY: Final = frozenset({204, 304})
 _LARGE_BODY: Final = 16_384
 _FAILURE: Final = b"Internal Server Error"
 _MOST_NAMES: Final = 1_000
+_MOST_LINES: Final = 1_000
+_LONGEST_VALUE: Final = 256
+_LASTING: Final = frozenset(
+    {
+        b"accept-ranges",
+        b"access-control-allow-origin",
+        b"allow",
+        b"cache-control",
+        b"content-encoding",
+        b"content-language",
+        b"content-security-policy",
+        b"content-type",
+        b"cross-origin-opener-policy",
+        b"cross-origin-resource-policy",
+        b"permissions-policy",
+        b"referrer-policy",
+        b"server",
+        b"strict-transport-security",
+        b"vary",
+        b"x-content-type-options",
+        b"x-frame-options",
+    }
+)
 
 
 class Cycle(WholeSend, Arrival):
@@ -39,24 +60,19 @@ class Cycle(WholeSend, Arrival):
         body_bytes: How many bytes of the body were sent.
     """
 
-    __slots__ = (
-        "_chunked",
-        "_left_to_send",
-        "_on_leaving",
-        "_protocol",
-        "_task",
-        "_waiting",
-        "body",
-        "body_bytes",
-        "disconnected",
-        "expects_continue",
-        "keep_alive",
-        "more_body",
-        "response_complete",
-        "response_started",
-        "scope",
-        "status",
-    )
+    # What most requests leave as it is costs none of them anything.
+    body: bytes | bytearray = b""
+    more_body: bool = True
+    disconnected: bool = False
+    response_started: bool = False
+    response_complete: bool = False
+    status: int = 500
+    body_bytes: int = 0
+    _chunked: bool = False
+    _left_to_send: int = 0
+    _waiting: asyncio.Event | None = None
+    _on_leaving: Callable[[], None] | None = None
+    _task: asyncio.Task[None] | None = None
 
     def __init__(
         self, protocol: HTTPProtocol, scope: Scope, *, keep_alive: bool, expects_continue: bool
@@ -65,18 +81,6 @@ class Cycle(WholeSend, Arrival):
         self.scope: Scope = scope
         self.keep_alive: bool = keep_alive
         self.expects_continue: bool = expects_continue
-        self.body: bytes | bytearray = b""
-        self.more_body: bool = True
-        self.disconnected: bool = False
-        self.response_started: bool = False
-        self.response_complete: bool = False
-        self.status: int = 500
-        self.body_bytes: int = 0
-        self._chunked = False
-        self._left_to_send = 0
-        self._waiting: asyncio.Event | None = None
-        self._on_leaving: Callable[[], None] | None = None
-        self._task: asyncio.Task[None] | None = None
 
     async def run(self, app: ASGIApplication) -> None:
         """Runs the application; what it leaves undone is answered or cut off."""
@@ -155,7 +159,7 @@ class Cycle(WholeSend, Arrival):
             await self({"type": "http.response.body", "body": body})
 
     def at_once(self, status: int, headers: RawHeaders, body: bytes) -> bool:
-        """Sends a whole response, its head and its body in one write, unless the client has to be waited for."""
+        """Sends a whole response, head and body in one write, unless the client must be waited for."""
         if self._protocol.flow.write_paused or self.disconnected or self.response_started:
             return False
         head = self._whole_head(status, headers, body)
@@ -167,6 +171,23 @@ class Cycle(WholeSend, Arrival):
         write_whole(self._protocol.transport, head, b"" if self.scope["method"] == "HEAD" else body)
         self.body_bytes = len(body)
         self._complete()
+        return True
+
+    def part_at_once(self, body: bytes) -> bool:
+        """Sends a further part of a body in chunks, unless the client must be waited for."""
+        protocol = self._protocol
+        if (
+            not self._chunked
+            or not self.response_started
+            or self.response_complete
+            or self.disconnected
+            or protocol.flow.write_paused
+            or self.scope["method"] == "HEAD"
+        ):
+            return False
+        self.body_bytes += len(body)
+        if body:
+            protocol.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
         return True
 
     # What the connection calls
@@ -314,14 +335,13 @@ class Head:
     """The lines of a response's head, without its end.
 
     Args:
-        status: The status code.
-        default: Fields that every response of the server has.
-        headers: The response's own.
-        names: Names of fields, for those of the response.
-        date: The value of ``Date`` where none of them is one; None: none is added.
+        lines: Its first lines: the status, and the fields that every response of the server has.
+        headers: The response's own fields.
+        known: The lines of fields that came before.
+        date: The line of ``Date`` where none of them is one; None: none is added.
 
     Attributes:
-        lines: The lines, in parts.
+        lines: The lines.
         length: The length of the body, if it is declared.
         is_chunked: Whether the body is sent in chunks.
         is_closing: Whether it says that the connection ends.
@@ -333,27 +353,19 @@ class Head:
     __slots__ = ("is_chunked", "is_closing", "length", "lines")
 
     def __init__(
-        self,
-        status: int,
-        default: RawHeaders,
-        headers: RawHeaders,
-        names: FieldNames,
-        date: bytes | None,
+        self, lines: list[bytes], headers: RawHeaders, known: FieldLines, date: bytes | None
     ) -> None:
-        lines: list[bytes] = [STATUS_LINE[status]]
         self.lines: list[bytes] = lines
         self.length: int | None = None
         self.is_chunked: bool = False
         self.is_closing: bool = False
-        for name, value in default:
-            lines += (name, b": ", value, b"\r\n")
-            if name.lower() == b"date":
-                date = None
         for given, value in headers:
-            name = names[given]
-            if _NO_VALUE.search(value):
-                raise RuntimeError("Invalid HTTP header value.")
-            lines += (name, b": ", value, b"\r\n")
+            line = known.get((given, value))
+            if line is not None:
+                lines.append(line)
+                continue
+            name = known.name(given)
+            lines.append(known.line(name, given, value))
             if name == b"content-length":
                 self.length = int(value)
             elif name == b"date":
@@ -363,24 +375,52 @@ class Head:
             elif name == b"connection":
                 self.is_closing = b"close" in [token.strip() for token in value.lower().split(b",")]
         if date is not None:
-            lines += (b"date: ", date, b"\r\n")
+            lines.append(date)
 
 
-class FieldNames(dict[bytes, bytes]):
-    """Names of fields in lower case, by how they were given; those that came first are remembered."""
+class FieldLines(dict[tuple[bytes, bytes], bytes]):
+    """Lines of responses' heads, by their field as it was given; those that came first are remembered.
 
-    def __missing__(self, name: bytes) -> bytes:
+    Only fields that many responses have alike, and that mean nothing to the server, are among them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._names: dict[bytes, bytes] = {}
+
+    def name(self, given: bytes) -> bytes:
         """Returns a name in lower case.
 
         Raises:
             RuntimeError: It is no name of a field.
         """
-        if not name or _NO_NAME.search(name):
+        name = self._names.get(given)
+        if name is not None:
+            return name
+        if not given or _NO_NAME.search(given):
             raise RuntimeError("Invalid HTTP header name.")
-        lower = name.lower()
-        if len(self) < _MOST_NAMES:
-            self[name] = lower
-        return lower
+        name = given.lower()
+        if len(self._names) < _MOST_NAMES:
+            self._names[given] = name
+        return name
+
+    def line(self, name: bytes, given: bytes, value: bytes) -> bytes:
+        """Returns the line of a field.
+
+        Args:
+            name: Its name in lower case.
+            given: Its name as the response has it.
+            value: Its value.
+
+        Raises:
+            RuntimeError: The value can not be sent.
+        """
+        if _NO_VALUE.search(value):
+            raise RuntimeError("Invalid HTTP header value.")
+        line = b"%b: %b\r\n" % (name, value)
+        if name in _LASTING and len(value) <= _LONGEST_VALUE and len(self) < _MOST_LINES:
+            self[given, value] = line
+        return line
 
 
 def write_whole(transport: asyncio.Transport, head: bytes, body: bytes) -> None:

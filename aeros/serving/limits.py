@@ -46,9 +46,7 @@ class Admission:
             hard_limit: As for ``enter``.
         """
         line = self._lines.get()
-        if (hard_limit is None or line.total < hard_limit) and line.take(soft_limit):
-            return Slot(line)
-        return None
+        return Slot(line) if line.take(soft_limit, hard_limit) else None
 
     async def enter(self, soft_limit: int | None, hard_limit: int | None) -> Slot | None:
         """Waits for a slot and returns it; None where the request must be refused.
@@ -79,12 +77,17 @@ class _Line:
         """How many hold a slot or wait for one."""
         return self._handled + len(self._waiting)
 
-    def take(self, soft_limit: int | None) -> bool:
-        """Takes a slot if one is free."""
+    def take(self, soft_limit: int | None, hard_limit: int | None = None) -> bool:
+        """Takes a slot if one is free, and nobody waits for it."""
         self._soft_limit = soft_limit
-        if self._waiting or not self._has_room():
+        handled = self._handled
+        if (
+            self._waiting
+            or (soft_limit is not None and handled >= soft_limit)
+            or (hard_limit is not None and handled >= hard_limit)
+        ):
             return False
-        self._handled += 1
+        self._handled = handled + 1
         return True
 
     async def wait(self, soft_limit: int | None) -> None:

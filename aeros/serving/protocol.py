@@ -18,16 +18,17 @@ import httptools
 from uvicorn.config import Config
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, service_unavailable
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from aeros.exchange import own_date
-from aeros.serving.application import EarlyAnswer, EarlyAnswers, ServedApplication
-from aeros.serving.cycle import Cycle, FieldNames, Head, write_whole
+from aeros.serving.application import EarlyAnswer, EarlyAnswers, KnownRequest, ServedApplication
+from aeros.serving.cycle import Cycle, Head, write_whole
 from aeros.types import ASGIApplication, RawHeaders, Scope
 
 # What a proxy says of its client; without any of it uvicorn's middleware changes nothing.
 _FORWARDED: Final = frozenset({b"x-forwarded-proto", b"x-forwarded-for"})
+_LONGEST_KNOWN: Final = 2_048
 
 
 class HTTPProtocol(HttpToolsProtocol):
@@ -51,13 +52,16 @@ class HTTPProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.served: ServedApplication = cast(Any, config.app)
-        self.names: FieldNames = self.served.field_names
         self.get_date: Callable[[], bytes] | None = self.served.get_date
         app: Any = cast(Any, config).loaded_app
         self._app = cast(ASGIApplication, app)
         # Most requests say nothing that its middleware would look for.
         is_proxied = type(app) is ProxyHeadersMiddleware
         self._unproxied = cast(ASGIApplication, app.app) if is_proxied else self._app
+        if cast(object, self._unproxied) is self.served and not self.served.logs_access:
+            self._unproxied = self.served.app  # the server's part of a request is done here
+        # The lines that every response has, and the fields that they were made of.
+        self._default: tuple[RawHeaders | None, bytes, bool] = (None, b"", False)
         self._is_forwarded = False
         self._doors = None if self.root_path else self.served.app.early_answers
         # The request that is being read, and the one that is being answered: others may wait between.
@@ -67,13 +71,30 @@ class HTTPProtocol(HttpToolsProtocol):
         self._fields: RawHeaders = []
         self._is_idle = True
         self._idle_since = 0.0
+        # Whether the parser stands between two requests; and of the data that it reads now: how many
+        # requests began in it, and the last that was answered early.
+        self._is_between = True
+        self._begun = 0
+        self._answered: KnownRequest | None = None
 
     # What the transport and the server call
 
     def data_received(self, data: bytes) -> None:
         """Takes what the client sends."""
         self._is_idle = False
+        if not self._is_between:
+            super().data_received(data)
+            return
+        # Between two requests the same bytes are the same request, which need not be read again.
+        known = self.served.known.get(data)
+        if known is not None and self._answers_known(known):
+            return
+        self._begun = 0
+        self._answered = None
         super().data_received(data)
+        answered = self._answered_whole()
+        if answered is not None and len(data) <= _LONGEST_KNOWN:
+            self.served.remember(data, answered)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Takes note that the client has gone."""
@@ -97,6 +118,8 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
+        self._is_between = False
+        self._begun += 1
         self.url = b""
         self._fields = []
         self.headers: RawHeaders = self._fields
@@ -141,6 +164,7 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """It is there to its end."""
+        self._is_between = True
         cycle = self._cycle
         if cycle is not None and not cycle.response_complete and not self._is_upgrading():
             cycle.ended()
@@ -160,17 +184,19 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def head(self, status: int, headers: RawHeaders) -> Head:
         """Returns the head of a response."""
-        date = None if self.get_date is None else self.get_date()
-        return Head(status, self.server_state.default_headers, headers, self.names, date)
+        default = self.server_state.default_headers
+        if default is not self._default[0]:
+            lines = b"".join(b"%b: %b\r\n" % field for field in default)
+            self._default = default, lines, any(name.lower() == b"date" for name, _ in default)
+        date = None if self._default[2] or self.get_date is None else b"date: %b\r\n" % self.get_date()
+        return Head([STATUS_LINE[status], self._default[1]], headers, self.served.field_lines, date)
 
     def _answers_early(self, doors: EarlyAnswers) -> bool:
         """Answers a request without calling the application; returns whether it could (door 1)."""
-        url, cycle = self.url, self._cycle
+        url = self.url
         if (
             self._is_forwarded
-            or (cycle is not None and not cycle.response_complete)
-            or self.flow.write_paused
-            or self.limit_concurrency is not None
+            or not self._is_clear()
             # Another form of target than a path, or one that libraries read in different ways.
             or url[:1] != b"/"
             or url[1:2] == b"/"
@@ -181,19 +207,50 @@ class HTTPProtocol(HttpToolsProtocol):
         method = self.parser.get_method().decode("ascii")
         scheme = cast(str, self.scheme)
         is_dated = self.get_date is not None
-        answer = doors.find(method, scheme, raw_path, query, self._fields, is_dated=is_dated)
+        question = doors.question(method, scheme, raw_path, query, self._fields, is_dated=is_dated)
+        answer = None if question is None else doors.find(question)
         if answer is None:
             return False
-        head = self._head_of(answer)
+        request = KnownRequest(scheme, method, url, question)
         keeps_alive = self.parser.should_keep_alive()
+        if keeps_alive:
+            self._answered = request
+        self._give(request, answer, keeps_alive=keeps_alive)
+        return True
+
+    def _answered_whole(self) -> KnownRequest | None:
+        """Returns what was answered early, if the data that was read is that one request."""
+        return self._answered if self._begun == 1 and self._is_between else None
+
+    def _answers_known(self, request: KnownRequest) -> bool:
+        """Answers a request that came in the same bytes before; returns whether it could."""
+        doors = self._doors
+        if doors is None or request.scheme != self.scheme or not self._is_clear():
+            return False
+        answer = doors.find(request.question)
+        if answer is None:
+            return False
+        self._give(request, answer, keeps_alive=True)
+        return True
+
+    def _is_clear(self) -> bool:
+        """Tells whether an answer would be the next thing that the client is to get."""
+        cycle = self._cycle
+        return (
+            (cycle is None or cycle.response_complete)
+            and not self.flow.write_paused
+            and self.limit_concurrency is None
+        )
+
+    def _give(self, request: KnownRequest, answer: EarlyAnswer, *, keeps_alive: bool) -> None:
+        head = self._head_of(answer)
         end = b"\r\n" if keeps_alive else b"connection: close\r\n\r\n"
-        write_whole(self.transport, head + end, b"" if method == "HEAD" else answer.content)
+        write_whole(self.transport, head + end, b"" if request.method == "HEAD" else answer.content)
         if self.served.logs_access:
-            self.served.log_hit(self.client, method, url, answer)
+            self.served.log_hit(self.client, request.method, request.target, answer)
         if not keeps_alive:
             self.transport.close()
         self.on_response_complete()
-        return True
 
     def _head_of(self, answer: EarlyAnswer) -> bytes:
         """Returns the lines of an answer's head, which are the same until its fields are others."""

@@ -65,7 +65,8 @@ def test_a_foreign_object_under_the_same_name_is_no_exchange() -> None:
 def test_a_slot_is_given_back_once() -> None:
     """Whoever ends the request first gives the slot back, and nobody does it again."""
     slot = CountedSlot()
-    exchange = Exchange(slot=slot)
+    exchange = Exchange()
+    exchange.slot = slot
     exchange.release_slot()
     exchange.release_slot()
     assert slot.released == 1
@@ -83,7 +84,9 @@ def test_the_cache_status_is_the_transactions() -> None:
     """On a route that is not cached there is none."""
     transaction = Cache().bypass("unless")
     assert Exchange().cache_status is None
-    assert Exchange(transaction=transaction).cache_status == CacheStatus(fwd="bypass", detail="unless")
+    exchange = Exchange()
+    exchange.transaction = transaction
+    assert exchange.cache_status == CacheStatus(fwd="bypass", detail="unless")
 
 
 def test_the_date_is_aeros_own_only_where_it_was_said() -> None:
@@ -103,12 +106,15 @@ def test_what_belongs_to_one_user_is_named(
     session_used: bool, cookies_used: bool, expected: str | None
 ) -> None:
     """The session before the cookies, which it came in."""
-    assert Exchange(session_used=session_used, cookies_used=cookies_used).personal == expected
+    exchange = Exchange()
+    exchange.session_used, exchange.cookies_used = session_used, cookies_used
+    assert exchange.personal == expected
 
 
 def test_what_decides_about_the_cache_is_not_noticed() -> None:
     """Also where it raises; what was noticed before stays."""
-    exchange = Exchange(cookies_used=True)
+    exchange = Exchange()
+    exchange.cookies_used = True
 
     def ask() -> None:
         with exchange.unnoticed():
@@ -128,7 +134,8 @@ def test_what_decides_about_the_cache_is_not_noticed() -> None:
 
 async def test_beginning_and_ending_let_those_who_wait_go() -> None:
     """A middleware may have a request handled twice: the second time it begins anew."""
-    exchange = Exchange(is_claimed=True, session_used=True)
+    exchange = Exchange()
+    exchange.is_claimed = exchange.session_used = True
     assert await lets_go(exchange, exchange.begin)
     assert exchange.cache_status is None
     assert (exchange.is_claimed, exchange.session_used) == (False, True)

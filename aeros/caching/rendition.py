@@ -1,0 +1,63 @@
+"""How a stored response was sent: what its hooks, coding and labels have made of it, for the next one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from aeros.http.cache_status import CacheStatus
+from aeros.types import RawHeaders
+
+_MOST_RENDITIONS: Final = 4
+_RENDITION_BYTES: Final = 900  # its objects
+
+
+@dataclass(frozen=True, slots=True)
+class Rendition:
+    """One way in which a stored response went out. It stands while all that it was made of is the same.
+
+    Attributes:
+        given: The fields with which the response came.
+        told: What the cache had to say of it.
+        terms: What else it was made of: the same objects.
+        status: The status code that was sent.
+        headers: The fields that were sent.
+        content: The body that was sent; one of those that the entry keeps.
+    """
+
+    given: RawHeaders
+    told: CacheStatus
+    terms: tuple[object, ...]
+    status: int
+    headers: RawHeaders
+    content: bytes
+
+    def is_of(self, given: RawHeaders, told: CacheStatus, terms: tuple[object, ...]) -> bool:
+        """Tells whether a response with these fields goes out in the same way."""
+        return (
+            given == self.given
+            and told == self.told
+            and all(mine is theirs for mine, theirs in zip(self.terms, terms, strict=True))
+        )
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that it takes, about; the content is the entry's."""
+        return _RENDITION_BYTES + sum(len(name) + len(value) + 100 for name, value in self.headers)
+
+
+class Renditions(dict[tuple[object, ...], Rendition]):
+    """The ways in which a stored response went out, by what of a request decides between them."""
+
+    def keep(self, key: tuple[object, ...], rendition: Rendition) -> bool:
+        """Keeps one, in place of the oldest where there are too many; returns whether it is of a new kind."""
+        is_new = key not in self
+        if is_new and len(self) >= _MOST_RENDITIONS:
+            del self[next(iter(self))]
+        self[key] = rendition
+        return is_new
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that they take, about."""
+        return sum(rendition.size for rendition in self.values())
