@@ -78,9 +78,11 @@ class Arrival:
 
     __slots__ = ()
 
-    @property
-    def is_bodiless(self) -> bool:
-        """Whether the request has come completely and has no body."""
+    def take_all(self) -> bytes | None:
+        """Returns the body of a request that has come completely; nothing of it is left to be received then.
+
+        None: more of it may come, and nothing was taken.
+        """
         raise NotImplementedError
 
     @property

@@ -83,7 +83,11 @@ class Outgoing(CodedSend):
     ) -> bool:
         """Sends a hit, and keeps how."""
         sent: list[tuple[int, RawHeaders, bytes]] = []
-        self.exchange.recorder = lambda *response: sent.append(response)
+
+        def record(answered: int, fields: RawHeaders, content: bytes) -> None:
+            sent.append((answered, fields, content))
+
+        self.exchange.recorder = record
         if not super().at_once(status, headers, kept.body):
             self.exchange.recorder = None
             return False

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from functools import lru_cache, partial
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 from urllib.parse import urlparse
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
@@ -23,6 +25,8 @@ from aeros.dispatch.request import Request
 from aeros.exchange import Arrival, WholeSend, exchange_of
 from aeros.http.fields import first_value
 from aeros.types import RawHeaders, Scope
+
+_Body: TypeAlias = AbstractAsyncContextManager[AsyncIterator[str | bytes]]
 
 _MOST_NAMES: Final = 1_000
 
@@ -54,14 +58,18 @@ class HTTPConnection(ASGIHTTPConnection):
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Handles the request until the response is sent or the client has left."""
         arrival: object = getattr(receive, "__self__", None)
-        if not (isinstance(arrival, Arrival) and arrival.is_bodiless):
+        body = arrival.take_all() if isinstance(arrival, Arrival) else None
+        if body is None or not isinstance(arrival, Arrival):
             await self._handle_watched(receive, send)
             return
         # Nothing more can come of it than that its client leaves.
         arrival.on_leaving(self._leave)
         self._task = arrival.task
         try:
-            await self.handle_request(self._request(send, is_bodiless=True), send)
+            request = self._request(send, is_bodiless=not body)
+            if body:
+                request.body.set_result(body)
+            await self.handle_request(request, send)
         except asyncio.CancelledError:
             # Ours, unless the server cancelled the request as well.
             if not self._has_left or self._task is None or self._task.uncancel() > 0:
@@ -130,19 +138,22 @@ class HTTPConnection(ASGIHTTPConnection):
         await send({"type": "http.response.start", "status": response.status_code, "headers": fields})
         sending, last = cast(object, send), b""
         at_once = sending.part_at_once if isinstance(sending, WholeSend) else _never
+
+        async def send_part(part: str | bytes) -> None:
+            content = part.encode() if isinstance(part, str) else part
+            if not at_once(content):
+                await send({"type": "http.response.body", "body": content, "more_body": True})
+
         if _is_whole(response):
             last = _content(response)
         elif isinstance(response, Response):
-            async with response.response as body:
-                async for part in body:
-                    content = part.encode() if isinstance(part, str) else part
-                    if not at_once(content):
-                        await send({"type": "http.response.body", "body": content, "more_body": True})
+            async with cast(_Body, response.response) as parts:
+                async for part in parts:
+                    if not (isinstance(part, bytes) and at_once(part)):
+                        await send_part(part)
         else:
             for part in response.response:
-                content = part.encode() if isinstance(part, str) else part
-                if not at_once(content):
-                    await send({"type": "http.response.body", "body": content, "more_body": True})
+                await send_part(part)
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
     def _request(self, send: ASGISendCallable, *, is_bodiless: bool) -> QuartRequest:

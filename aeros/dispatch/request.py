@@ -156,6 +156,18 @@ class Request(wrappers.Request):
         }
         return request
 
+    if not TYPE_CHECKING:
+
+        async def get_data(self, cache=True, as_text=False, parse_form_data=False):
+            """Returns the body; one that is there already needs no timer that it might come too late."""
+            body = self.body
+            if parse_form_data or type(body) is not Body or not body._complete.is_set():
+                return await super().get_data(cache, as_text, parse_form_data)
+            data = await body
+            if not cache:
+                body.clear()
+            return data.decode() if as_text else data
+
     @property
     def blueprints(self) -> list[str]:
         """The names of the current blueprints, the innermost first."""

@@ -225,10 +225,17 @@ class Cycle(WholeSend, Arrival):
         """The task in which the application runs."""
         return self._task
 
-    @property
-    def is_bodiless(self) -> bool:
-        """Whether the request has come completely and has no body."""
-        return not self.more_body and not self.body
+    def take_all(self) -> bytes | None:
+        """Returns the body if it is all there."""
+        if self.more_body:
+            return None
+        body = self.body
+        if not body:
+            return b""
+        self.body = b""
+        # Reading stops where much waits to be taken; from here on it tells whether the client leaves.
+        self._protocol.flow.resume_reading()
+        return bytes(body)
 
     def on_leaving(self, call: Callable[[], None] | None) -> None:
         """Has a function called once if the client leaves before the response has ended."""
