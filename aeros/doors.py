@@ -16,6 +16,7 @@ from aeros.exchange import Exchange, attach_exchange, exchange_of, owns_date
 from aeros.http.asked import asked_of
 from aeros.http.cache_status import CacheStatus
 from aeros.http.conditional import is_content_field, is_match, without_content
+from aeros.http.fields import steers_connection
 from aeros.types import RawHeaders, Scope
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ class Doors:
 
     def _keep(self, kept: _Kept, key: RecordingKey, recording: Recording, status: CacheStatus | None) -> None:
         cache, entry, scope = self._app.current_cache(), kept.entry, kept.scope
-        if not recording.begins_at(entry, cache.now(), status):
+        if steers_connection(recording.headers) or not recording.begins_at(entry, cache.now(), status):
             return
         path, root_path, raw_path = scope["path"], scope.get("root_path", ""), scope["raw_path"]
         shortcut = entry.shortcut

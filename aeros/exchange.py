@@ -46,6 +46,12 @@ class Representation(Protocol):
         ...
 
 
+class HeadMemory(Protocol):
+    """Where a server may keep what it makes of the fields of a response that it will send again."""
+
+    head: tuple[object, object, bytes] | None
+
+
 class WholeSend:
     """A ``send`` that also takes a response whole, so that nobody has to put it together again."""
 
@@ -60,8 +66,17 @@ class WholeSend:
         """Whether what is sent now goes out without waiting for the client."""
         raise NotImplementedError
 
-    def at_once(self, status: int, headers: RawHeaders, body: bytes) -> bool:
-        """Sends a response that is complete, if nobody has to wait for anything; returns whether it did."""
+    def at_once(
+        self, status: int, headers: RawHeaders, body: bytes, memory: HeadMemory | None = None
+    ) -> bool:
+        """Sends a response that is complete, if nobody has to wait for anything; returns whether it did.
+
+        Args:
+            status: Its status code.
+            headers: Its fields.
+            body: Its body.
+            memory: Goes with just these fields, where they will be sent again.
+        """
         raise NotImplementedError
 
     def part_at_once(self, body: bytes) -> bool:

@@ -12,13 +12,13 @@ from aeros.caching.response import labelled, sliced
 from aeros.compression import Base
 from aeros.compression.response import ResponseCoder
 from aeros.compression.sending import CodedSend
-from aeros.exchange import Exchange
+from aeros.exchange import Exchange, HeadMemory
 from aeros.http.asked import asked_of
 from aeros.http.cache_control import parse_response_directives
 from aeros.http.cache_status import CacheStatus
 from aeros.http.conditional import is_match, without_content
 from aeros.http.etag import EntityTag, entity_tag_of
-from aeros.http.fields import combined_value, first_value, with_list_member
+from aeros.http.fields import combined_value, first_value, steers_connection, with_list_member
 from aeros.types import RawHeaders, Scope, Send
 
 _FAILURE_BODY = b"Internal Server Error"
@@ -55,19 +55,21 @@ class Outgoing(CodedSend):
         self._global = global_headers
         self._makes_etags = makes_etags
 
-    def at_once(self, status: int, headers: RawHeaders, body: bytes) -> bool:
+    def at_once(
+        self, status: int, headers: RawHeaders, body: bytes, memory: HeadMemory | None = None
+    ) -> bool:
         """Sends a whole response if nobody has to wait for anything; as the last time, if it is a hit."""
         kept, send = self.exchange.representation, self._whole
         if not isinstance(kept, StoredResponse) or body is not kept.body or send is None:
-            return super().at_once(status, headers, body)
+            return super().at_once(status, headers, body, memory)
         transaction, key = self.exchange.transaction, self._kind()
         if transaction is None or key is None or not transaction.status.hit or status != kept.status:
-            return super().at_once(status, headers, body)
+            return super().at_once(status, headers, body, memory)
         told, terms = transaction.status, self._terms()
         last = kept.rendition(key)
         if last is None or not last.is_of(headers, told, terms):
             return self._sends_first(status, headers, kept, key, told)
-        if not send.is_clear or not send.at_once(last.status, last.headers, last.content):
+        if not send.is_clear or not send.at_once(last.status, last.headers, last.content, last.memory):
             return False
         self.on_start()
         self._discards = self.started = self.exchange.is_answered = True
@@ -93,7 +95,7 @@ class Outgoing(CodedSend):
             return False
         self.exchange.recorder = None
         answered, fields, content = sent[0]
-        if not self.exchange.opted_out and kept.has(content):
+        if not self.exchange.opted_out and kept.has(content) and not steers_connection(fields):
             rendition = Rendition(headers, told, self._terms(), answered, fields, content)
             kept.keep_rendition(key, rendition)
         return True

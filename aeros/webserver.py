@@ -55,7 +55,7 @@ from aeros.dispatch.application import DispatchingApplication
 from aeros.dispatch.connection import HTTPConnection
 from aeros.dispatch.context import RequestContext, notice_cookies, template_context
 from aeros.doors import Doors
-from aeros.exchange import Exchange, WholeSend, attach_exchange, exchange_of
+from aeros.exchange import Exchange, HeadMemory, WholeSend, attach_exchange, exchange_of
 from aeros.injection.application import InjectingApplication
 from aeros.injection.request_scope import RequestScope, leave, set_current
 from aeros.outgoing import Outgoing
@@ -356,7 +356,7 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
         if doors.is_used:
             answer = doors.answer(cast(Any, scope))
             if answer is not None:
-                await _send_whole(send, answer.status, answer.headers, answer.content)
+                await _send_whole(send, *answer)
                 return
         settings = self.current_settings()
         compressor = self.current_compressor()
@@ -406,7 +406,7 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
         if self._doors.has_inner and scope["type"] == "http":
             answer = self._doors.inner_answer(scope)
             if answer is not None:
-                await _send_whole(send, answer.status, answer.headers, answer.content)
+                await _send_whole(send, *answer)
                 return
         if scope["type"] == "http":
             await self.asgi_http_class(self, scope)(receive, send)
@@ -592,9 +592,11 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
         return unstated | given(host=host, port=port)
 
 
-async def _send_whole(send: Any, status: int, headers: RawHeaders, content: bytes) -> None:
+async def _send_whole(
+    send: Any, status: int, headers: RawHeaders, content: bytes, memory: HeadMemory | None
+) -> None:
     if isinstance(send, WholeSend):
-        if not send.at_once(status, headers, content):
+        if not send.at_once(status, headers, content, memory):
             await send.whole(status, headers, content)
         return
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from aeros.http.cache_status import CacheStatus
 from aeros.types import RawHeaders
 
 _MOST_RENDITIONS: Final = 4
-_RENDITION_BYTES: Final = 900  # its objects
+_RENDITION_BYTES: Final = 1_200  # its objects, and the head that is made of it
+
+
+@dataclass(slots=True)
+class Memory:
+    """A head, and what it was made of: the fields, and those that the server adds."""
+
+    head: tuple[object, object, bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +30,7 @@ class Rendition:
         status: The status code that was sent.
         headers: The fields that were sent.
         content: The body that was sent; one of those that the entry keeps.
+        memory: Where a server keeps the head that it made of the fields.
     """
 
     given: RawHeaders
@@ -31,6 +39,7 @@ class Rendition:
     status: int
     headers: RawHeaders
     content: bytes
+    memory: Memory = field(default_factory=Memory, compare=False)
 
     def is_of(self, given: RawHeaders, told: CacheStatus, terms: tuple[object, ...]) -> bool:
         """Tells whether a response with these fields goes out in the same way."""

@@ -9,7 +9,7 @@ from typing import Final
 from aeros.compression.compressors import Base
 from aeros.compression.response import OPTED_OUT, ResponseCoder, flush_seconds
 from aeros.compression.stream import CodedStream, Timer
-from aeros.exchange import Exchange, WholeSend
+from aeros.exchange import Exchange, HeadMemory, WholeSend
 from aeros.http.conditional import is_match, with_known_tag, without_content
 from aeros.http.fields import first_value, with_list_member
 from aeros.types import Message, RawHeaders, Scope, Send
@@ -107,7 +107,13 @@ class CodedSend(WholeSend):
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": content})
 
-    def at_once(self, status: int, headers: RawHeaders, body: bytes) -> bool:
+    def at_once(
+        self,
+        status: int,
+        headers: RawHeaders,
+        body: bytes,
+        memory: HeadMemory | None = None,  # noqa: ARG002 - for other fields than those that go out
+    ) -> bool:
         """Sends a whole response if its content is at hand, and the client is; returns whether it did."""
         send = self._whole
         if send is None or not send.is_clear or not self._may_be_whole(headers, body):

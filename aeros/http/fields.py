@@ -96,6 +96,11 @@ def _split_outside_quotes(value: str) -> list[str]:
     return elements
 
 
+def steers_connection(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Tells whether any line says how this one message is sent, or whether its connection ends."""
+    return any(name == b"connection" or name == b"transfer-encoding" for name, _ in headers)
+
+
 def without(headers: Iterable[tuple[bytes, bytes]], names: Container[bytes]) -> RawHeaders:
     """Returns the lines that are not called any of ``names`` (in lower case)."""
     return [line for line in headers if line[0] not in names]

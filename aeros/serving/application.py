@@ -10,22 +10,17 @@ from importlib import import_module
 from logging import Logger
 from typing import Any, Final, NamedTuple, Protocol
 
-from aeros.exchange import exchange_of, own_date
+from aeros.exchange import HeadMemory, exchange_of, own_date
 from aeros.http.cache_status import CacheStatus
 from aeros.http.fields import first_value, format_http_date
 from aeros.serving.access_log import Access, AccessLog
 from aeros.serving.cycle import Cycle, FieldLines
 from aeros.serving.log import ConsoleStyle, rooms_forwarded, run_style, uvicorn_forwarded
+from aeros.serving.outbox import Outbox
 from aeros.settings import ServerSettings
 from aeros.types import Message, RawHeaders, Receive, Scope, Send
 
 _MOST_KNOWN: Final = 1_000
-
-
-class Memory(Protocol):
-    """Keeps a head, with what it was made of."""
-
-    head: tuple[object, object, bytes] | None
 
 
 class EarlyAnswer(Protocol):
@@ -47,7 +42,7 @@ class EarlyAnswer(Protocol):
         ...
 
     @property
-    def recording(self) -> Memory | None:
+    def recording(self) -> HeadMemory | None:
         """Where its head may be kept; the same fields give the same head."""
         ...
 
@@ -126,6 +121,7 @@ class ServedApplication:
 
     Attributes:
         field_lines: Lines of responses' heads, for all connections.
+        outbox: Takes whole responses, for all connections.
         known: Requests that were answered without calling the application, by the bytes they came in.
         get_date: Gives the value of ``Date``; None where nobody is to write one.
     """
@@ -137,6 +133,7 @@ class ServedApplication:
         writes_date = bool(settings.uvicorn_options.get("date_header", True))
         self.get_date: Callable[[], bytes] | None = self._current_date if writes_date else None
         self.field_lines: FieldLines = FieldLines()
+        self.outbox: Outbox = Outbox()
         self.known: dict[bytes, KnownRequest] = {}
         self._date = (0, b"")
         self._access_log = AccessLog(

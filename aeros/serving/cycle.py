@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Final
 
-from aeros.exchange import Arrival, WholeSend
+from aeros.exchange import Arrival, HeadMemory, WholeSend
 from aeros.types import ASGIApplication, Message, RawHeaders, Scope
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 _NO_NAME: Final = re.compile(rb'[\x00-\x1f\x7f()<>@,;:\\\[\]={} \t"]')
 _NO_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _EMPTY: Final = frozenset({204, 304})
-# From here on copying a body behind its head takes longer than handing both over.
-_LARGE_BODY: Final = 16_384
 _FAILURE: Final = b"Internal Server Error"
 _MOST_NAMES: Final = 1_000
 _MOST_LINES: Final = 1_000
@@ -93,7 +91,7 @@ class Cycle(WholeSend, Arrival):
         else:
             if result is not None:
                 protocol.logger.error("ASGI callable should return None, but returned '%s'.", result)
-                protocol.transport.close()
+                protocol.direct().close()
             elif not self.response_complete and not self.disconnected:
                 what = "completing" if self.response_started else "starting"
                 protocol.logger.error("ASGI callable returned without %s response.", what)
@@ -109,7 +107,7 @@ class Cycle(WholeSend, Arrival):
         protocol = self._protocol
         if self.expects_continue and not protocol.transport.is_closing():
             self.expects_continue = False
-            protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            protocol.direct().write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if not self.disconnected and not self.response_complete:
             protocol.flow.resume_reading()
             # What has come already is told at once; after the end there is only the client's leaving.
@@ -158,18 +156,23 @@ class Cycle(WholeSend, Arrival):
             await self({"type": "http.response.start", "status": status, "headers": headers})
             await self({"type": "http.response.body", "body": body})
 
-    def at_once(self, status: int, headers: RawHeaders, body: bytes) -> bool:
+    def at_once(
+        self, status: int, headers: RawHeaders, body: bytes, memory: HeadMemory | None = None
+    ) -> bool:
         """Sends a whole response, head and body in one write, unless the client must be waited for."""
         if self._protocol.flow.write_paused or self.disconnected or self.response_started:
             return False
-        head = self._whole_head(status, headers, body)
+        if memory is not None and self.keep_alive:
+            head: bytes | None = self._protocol.remembered_head(status, headers, memory) + b"\r\n"
+        else:
+            head = self._whole_head(status, headers, body)
         if head is None:
             return False
         self.response_started = True
         self.expects_continue = False
         self.status = status
-        write_whole(self._protocol.transport, head, b"" if self.scope["method"] == "HEAD" else body)
         self.body_bytes = len(body)
+        self._protocol.send(head, b"" if self.scope["method"] == "HEAD" else body)
         self._complete()
         return True
 
@@ -187,7 +190,7 @@ class Cycle(WholeSend, Arrival):
             return False
         self.body_bytes += len(body)
         if body:
-            protocol.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+            protocol.direct().write(b"%x\r\n%b\r\n" % (len(body), body))
         return True
 
     # What the connection calls
@@ -258,10 +261,10 @@ class Cycle(WholeSend, Arrival):
         self.response_started = True
         self.expects_continue = False
         self.status = status
-        protocol.transport.write(b"".join(head))
+        protocol.direct().write(b"".join(head))
 
     def _send_body(self, body: bytes, *, is_last: bool) -> None:
-        transport = self._protocol.transport
+        transport = self._protocol.direct()
         self.body_bytes += len(body)
         if self.scope["method"] == "HEAD":
             self._left_to_send = 0
@@ -311,12 +314,12 @@ class Cycle(WholeSend, Arrival):
         self._on_leaving = None
         self._wake()
         if not self.keep_alive:
-            self._protocol.transport.close()
+            self._protocol.direct().close()
         self._protocol.on_response_complete()
 
     async def _give_up(self) -> None:
         if self.response_started or self.disconnected:
-            self._protocol.transport.close()
+            self._protocol.direct().close()
             return
         headers = [
             (b"content-type", b"text/plain; charset=utf-8"),
@@ -428,11 +431,3 @@ class FieldLines(dict[tuple[bytes, bytes], bytes]):
         if name in _LASTING and len(value) <= _LONGEST_VALUE and len(self) < _MOST_LINES:
             self[given, value] = line
         return line
-
-
-def write_whole(transport: asyncio.Transport, head: bytes, body: bytes) -> None:
-    """Writes a head and a body at once: a short body is copied behind its head."""
-    if len(body) < _LARGE_BODY:
-        transport.write(head + body)
-    else:
-        transport.writelines([head, body])

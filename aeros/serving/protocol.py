@@ -21,9 +21,10 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, service_unavai
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from aeros.exchange import own_date
+from aeros.exchange import HeadMemory, own_date
 from aeros.serving.application import EarlyAnswer, EarlyAnswers, KnownRequest, ServedApplication
-from aeros.serving.cycle import Cycle, Head, write_whole
+from aeros.serving.cycle import Cycle, Head
+from aeros.serving.outbox import Outbox
 from aeros.types import ASGIApplication, RawHeaders, Scope
 
 # What a proxy says of its client; without any of it uvicorn's middleware changes nothing.
@@ -52,6 +53,7 @@ class HTTPProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.served: ServedApplication = cast(Any, config.app)
+        self._outbox: Outbox = self.served.outbox
         self.get_date: Callable[[], bytes] | None = self.served.get_date
         app: Any = cast(Any, config).loaded_app
         self._app = cast(ASGIApplication, app)
@@ -109,6 +111,7 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Ends the connection, after the response that is under way."""
+        self._outbox.flush()
         if self._cycle is None or self._cycle.response_complete:
             self.transport.close()
         else:
@@ -180,6 +183,27 @@ class HTTPProtocol(HttpToolsProtocol):
         else:
             self._rest()
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuses what is no request."""
+        self._outbox.flush()
+        super().send_400_response(msg)
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hands the connection over to the protocol of websockets."""
+        self._outbox.flush()
+        super().handle_websocket_upgrade()
+
+    # What a request's cycle calls
+
+    def send(self, head: bytes, body: bytes) -> None:
+        """Writes a whole response, after those that were held before it."""
+        self._outbox.send(self.loop, self.transport, head, body)
+
+    def direct(self) -> asyncio.Transport:
+        """Returns the transport, to write to it now: whatever was held is written."""
+        self._outbox.flush()
+        return self.transport
+
     # The rest
 
     def head(self, status: int, headers: RawHeaders) -> Head:
@@ -190,6 +214,20 @@ class HTTPProtocol(HttpToolsProtocol):
             self._default = default, lines, any(name.lower() == b"date" for name, _ in default)
         date = None if self._default[2] or self.get_date is None else b"date: %b\r\n" % self.get_date()
         return Head([STATUS_LINE[status], self._default[1]], headers, self.served.field_lines, date)
+
+    def remembered_head(self, status: int, headers: RawHeaders, memory: HeadMemory) -> bytes:
+        """Returns the lines of a response's head, which are the same until its fields are others.
+
+        They say neither that the body is in chunks nor that the connection ends.
+        """
+        default = self.server_state.default_headers
+        if memory.head is not None:
+            made_of, others, lines = memory.head
+            if made_of is headers and others is default:
+                return lines
+        lines = b"".join(self.head(status, headers).lines)
+        memory.head = headers, default, lines
+        return lines
 
     def _answers_early(self, doors: EarlyAnswers) -> bool:
         """Answers a request without calling the application; returns whether it could (door 1)."""
@@ -243,26 +281,18 @@ class HTTPProtocol(HttpToolsProtocol):
         )
 
     def _give(self, request: KnownRequest, answer: EarlyAnswer, *, keeps_alive: bool) -> None:
-        head = self._head_of(answer)
+        if answer.recording is None:
+            head = b"".join(self.head(answer.status, answer.headers).lines)
+        else:
+            head = self.remembered_head(answer.status, answer.headers, answer.recording)
         end = b"\r\n" if keeps_alive else b"connection: close\r\n\r\n"
-        write_whole(self.transport, head + end, b"" if request.method == "HEAD" else answer.content)
+        content = b"" if request.method == "HEAD" else answer.content
+        self._outbox.hold(self.loop, self.transport, head + end, content)
         if self.served.logs_access:
             self.served.log_hit(self.client, request.method, request.target, answer)
         if not keeps_alive:
-            self.transport.close()
+            self.direct().close()
         self.on_response_complete()
-
-    def _head_of(self, answer: EarlyAnswer) -> bytes:
-        """Returns the lines of an answer's head, which are the same until its fields are others."""
-        memory, default = answer.recording, self.server_state.default_headers
-        if memory is not None and memory.head is not None:
-            headers, others, lines = memory.head
-            if headers is answer.headers and others is default:
-                return lines
-        lines = b"".join(self.head(answer.status, answer.headers).lines)
-        if memory is not None:
-            memory.head = answer.headers, default, lines
-        return lines
 
     def _scope(self, version: str) -> Scope:
         url = httptools.parse_url(self.url)
@@ -300,6 +330,7 @@ class HTTPProtocol(HttpToolsProtocol):
             app = cast(ASGIApplication, service_unavailable)
             self.logger.warning("Exceeded concurrency limit.")
         self._running = cycle
+        self._outbox.expect()
         context = Context() if self.config.reset_contextvars else None
         self.tasks.add(cycle.begin(app, context))
 
