@@ -127,11 +127,15 @@ class Doors:
             inner: Gives the fields of the response as the application sends it.
         """
         transaction = cast("Transaction", exchange.transaction)
-        entry, asked = transaction.hit, asked_of(scope["headers"])
+        entry = transaction.hit
+        if entry is None:
+            return
+        if not entry.is_in_demand:
+            return
+        asked = asked_of(scope["headers"])
         compressor, settings = self._app.current_compressor(), self._app.current_settings()
         if (
-            entry is None
-            or asked is None
+            asked is None
             or asked.condition is not None
             or not isinstance(scope.get("raw_path"), bytes)
             or scope["method"] not in ("GET", "HEAD")

@@ -65,6 +65,8 @@ class Outgoing(CodedSend):
         transaction, key = self.exchange.transaction, self._kind()
         if transaction is None or key is None or not transaction.status.hit or status != kept.status:
             return super().at_once(status, headers, body, memory)
+        if not kept.is_in_demand:
+            return super().at_once(status, headers, body, memory)
         told, terms = transaction.status, self._terms()
         last = kept.rendition(key)
         if last is None or not last.is_of(headers, told, terms):

@@ -30,6 +30,9 @@ _OVERHEAD_BYTES: Final = 850
 SelectingFields: TypeAlias = tuple[tuple[bytes, bytes | None], ...]
 
 
+_LEAST_REPLAYS: Final = 2
+
+
 @dataclass(slots=True, eq=False)
 class StoredResponse:
     """A response as the cache keeps it: the identity body and a ready variant per coding.
@@ -52,6 +55,7 @@ class StoredResponse:
         uses: How often each was sent by this process, as far as anybody counts.
         shortcut: How this process can answer with it without its view, if it can.
         renditions: How this process has sent it.
+        replays: How often it was answered with by way of its view's decorator.
     """
 
     key: bytes
@@ -71,6 +75,7 @@ class StoredResponse:
     uses: dict[str, int] | None = field(default=None, repr=False)
     shortcut: Shortcut | None = field(default=None, repr=False)
     renditions: Renditions | None = field(default=None, repr=False)
+    replays: int = field(default=0, repr=False)
     on_growth: Callable[[StoredResponse], None] | None = field(default=None, repr=False)
 
     def age(self, now: float) -> float:
@@ -108,6 +113,11 @@ class StoredResponse:
             self.variants.pop(instead_of, None)
         if self.on_growth is not None:
             self.on_growth(self)
+
+    @property
+    def is_in_demand(self) -> bool:
+        """Whether keeping how it was sent is worth its room: of what is asked for once it is not."""
+        return self.replays >= _LEAST_REPLAYS
 
     def has(self, content: bytes) -> bool:
         """Tells whether a body is one that is kept here, so that it takes no room twice."""

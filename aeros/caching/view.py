@@ -381,6 +381,7 @@ class _Visit:
         headers.__dict__ = {"_list": lines}  # they were checked when they were stored
         response.headers = headers
         self._exchange.representation = stored
+        stored.replays += 1
         return response
 
 

@@ -69,6 +69,7 @@ class DispatchingApplication(Quart):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._runners: dict[Callable[..., Any], Runner] = {}
+        self._ways: dict[str, Way] = {}
         self._goes_at_once: bool | None = None
         super().__init__(*args, **kwargs)
 
@@ -277,7 +278,13 @@ class DispatchingApplication(Quart):
             rules=self.url_map.changes,
             is_bare=self._is_ours("asgi_app") and self._is_ours("__call__"),
         )
-        return way if self.is_clear(way) else None
+        if not self.is_clear(way):
+            return None
+        last = self._ways.get(way.endpoint)
+        if last == way:
+            return last  # so that many responses of one view have one way
+        self._ways[way.endpoint] = way
+        return way
 
     def is_clear(self, way: Way) -> bool:
         """Tells whether nothing has been put on a way since it was found."""

@@ -26,7 +26,7 @@ from aeros.settings import ServerSettings
 
 APPLICATIONS: Final = 100  # in each of the blocks
 BLOCKS: Final = 6
-REQUESTS: Final = 20
+REQUESTS: Final = 32
 ROWS: Final = [{"id": number, "name": f"row {number}"} for number in range(60)]
 
 
