@@ -19,7 +19,7 @@ from dependency_injector import containers, providers
 
 from aeros.errors import InvalidSettingError, NotInjectedError, UnknownProviderError
 from aeros.injection.graph import option_of, root_of, traversed
-from aeros.injection.request_scope import provided, scoped_in
+from aeros.injection.request_scope import Call, scoped_in
 
 T = TypeVar("T")
 
@@ -116,9 +116,9 @@ class Injector:
 
         @wraps(function)
         async def injected(*args: Any, **kwargs: Any) -> T:
-            for name, position, provider in plan:
+            for name, position, call in plan:
                 if name not in kwargs and position >= len(args):
-                    kwargs[name] = await provided(provider)
+                    kwargs[name] = await call.value()
             return await run(*args, **kwargs)
 
         # What stands above must not inject a second time.
@@ -133,7 +133,7 @@ class Injector:
     async def values(self, function: Callable[..., Any]) -> dict[str, object]:
         """Returns what ``function`` has injected, by parameter."""
         plan = self._plan(function) or []
-        return {name: await provided(provider) for name, _, provider in plan}
+        return {name: await call.value() for name, _, call in plan}
 
     def _plan(self, function: Callable[..., Any]) -> _Plan | None:
         # Each call of each function comes here, and most have nothing to inject: that is
@@ -152,7 +152,7 @@ class Injector:
 
     def _made_plan(self, function: Callable[..., Any]) -> _Plan | None:
         return [
-            (name, position, self._own(provider, function, name))
+            (name, position, Call(self._own(provider, function, name)))
             for name, position, provider in _injected_parameters(function)
         ] or None
 
@@ -181,7 +181,7 @@ class Injector:
         return own
 
 
-_Plan: TypeAlias = "list[tuple[str, int, AnyProvider]]"
+_Plan: TypeAlias = "list[tuple[str, int, Call]]"
 
 
 def _injected_parameters(function: Callable[..., Any]) -> list[tuple[str, int, AnyProvider]]:

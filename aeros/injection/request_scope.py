@@ -37,9 +37,13 @@ Leave: TypeAlias = Callable[
     [type[BaseException] | None, BaseException | None, TracebackType | None], Awaitable[object] | object
 ]
 
+_Calls: TypeAlias = tuple[list[object], dict[str, object]]
+
 # A request-scoped provider opens what it needs itself; a delegate is not called; a configuration
 # needs nothing, and has all of its keys for relatives.
 _ENDS: Final = (providers.Delegate, providers.Configuration, providers.ConfigurationOption)
+
+_KEEPING: Final = (providers.BaseSingleton, providers.BaseResource)
 
 _current: Final[ContextVar[RequestScope | None]] = ContextVar("aeros.request_scope", default=None)
 
@@ -95,6 +99,8 @@ class RequestScoped(providers.Provider[T]):
         self.factory: Callable[..., object] = factory
         self.args: tuple[object, ...] = args
         self.kwargs: Mapping[str, object] = kwargs
+        self._made_by = _making(factory)
+        self._calls: _Calls | None = None
         # dependency-injector turns every later answer of a provider that once gave an awaitable
         # into one; a session that is open already is to be had without.
         self.disable_async_mode()
@@ -132,6 +138,26 @@ class RequestScoped(providers.Provider[T]):
             raise RequestScopeError(self.name, "asked for outside of a request")
         return scope.value_of(self)
 
+    def manager(self, args: list[object], kwargs: Mapping[str, object]) -> object:
+        """Returns what is entered: a context manager, or what has to be awaited for one."""
+        return self._made_by(*args, **kwargs)
+
+    async def arguments(self) -> tuple[list[object], dict[str, object]]:
+        """Returns the values of its arguments, whatever has to be opened or awaited for them."""
+        calls = self._calls
+        if calls is None:
+            positional = [_call_or_value(value) for value in self.args]
+            named = {name: _call_or_value(value) for name, value in self.kwargs.items()}
+            calls = self._calls = positional, named
+        args = [await value.value() if isinstance(value, Call) else value for value in calls[0]]
+        if not calls[1]:
+            return args, {}
+        kwargs = {
+            name: await value.value() if isinstance(value, Call) else value
+            for name, value in calls[1].items()
+        }
+        return args, kwargs
+
     @property
     def name(self) -> str:
         """What errors call it."""
@@ -148,8 +174,9 @@ class RequestScope:
 
     def __init__(self) -> None:
         self._values: dict[AnyProvider, object] = {}
-        self._opening: dict[AnyProvider, asyncio.Future[None]] = {}
-        self._leaving: list[tuple[str, Leave]] = []
+        # What is being opened, with what those wait for who want it as well; None as long as nobody does.
+        self._opening: dict[AnyProvider, asyncio.Future[None] | None] = {}
+        self._leaving: list[tuple[RequestScoped[Any], Leave]] = []
         self._is_closed = False
         self.error: BaseException | None = None
 
@@ -166,7 +193,7 @@ class RequestScope:
             raise _is_async(provider)
         args = [_called(value, provider) for value in provider.args]
         kwargs = {name: _called(value, provider) for name, value in provider.kwargs.items()}
-        manager = _manager_of(provider, args, kwargs)
+        manager = provider.manager(args, kwargs)
         if not isinstance(manager, AbstractContextManager) or isinstance(
             manager, AbstractAsyncContextManager
         ):
@@ -178,19 +205,27 @@ class RequestScope:
     async def open(self, provider: RequestScoped[T]) -> T:
         """Returns the value of a provider, opened if this is its first use in this request."""
         while provider not in self._values:
-            opening = self._opening.get(provider)
-            if opening is not None:
+            if provider in self._opening:
                 # Another task of this request opens it. If that fails, this one tries.
+                opening = self._opening[provider]
+                if opening is None:
+                    opening = self._opening[provider] = asyncio.get_running_loop().create_future()
                 await asyncio.shield(opening)
                 continue
-            self._check_open(provider.name)
-            opening = self._opening[provider] = asyncio.get_running_loop().create_future()
+            if self._is_closed:
+                self._check_open(provider.name)
+            self._opening[provider] = None
             try:
                 await self._open(provider)
             finally:
-                del self._opening[provider]
-                opening.set_result(None)
+                opening = self._opening.pop(provider)
+                if opening is not None:
+                    opening.set_result(None)
         return cast(T, self._values[provider])
+
+    def has(self, provider: AnyProvider) -> bool:
+        """Tells whether the value of a provider is open."""
+        return provider in self._values
 
     def end(self) -> bool:
         """Lets nothing more be opened; returns whether something is open, which ``close()`` closes."""
@@ -208,14 +243,14 @@ class RequestScope:
         self._is_closed = True
         error, ending = self.error, None
         while self._leaving:
-            name, leave = self._leaving.pop()
+            provider, leave = self._leaving.pop()
             try:
                 left = leave(type(error) if error else None, error, error.__traceback__ if error else None)
                 if isawaitable(left):
                     await left
             except Exception as failure:
                 if failure is not error:
-                    logging.getLogger("aeros.injection").exception("%s could not be closed", name)
+                    logging.getLogger("aeros.injection").exception("%s could not be closed", provider.name)
             except BaseException as stop:  # noqa: BLE001 - it is raised below
                 # A cancellation, or the end of the process, goes on once the others are closed.
                 if stop is not error:
@@ -232,21 +267,23 @@ class RequestScope:
             raise RequestScopeError(name, "asked for after its request was over")
 
     async def _open(self, provider: RequestScoped[T]) -> None:
-        args = [await provided(value) for value in provider.args]
-        kwargs = {name: await provided(value) for name, value in provider.kwargs.items()}
+        args, kwargs = await provider.arguments()
         if provider in self._values:
             return  # somebody asked for it meanwhile, without waiting
-        self._check_open(provider.name)
-        manager = _manager_of(provider, args, kwargs)
+        if self._is_closed:
+            self._check_open(provider.name)
+        manager = provider.manager(args, kwargs)
         # Libraries have context managers that can be awaited instead: each in its own way.
-        if isawaitable(manager) and not isinstance(
-            manager, AbstractAsyncContextManager | AbstractContextManager
+        if (
+            not isinstance(manager, AbstractAsyncContextManager)
+            and not isinstance(manager, AbstractContextManager)
+            and isawaitable(manager)
         ):
             manager = await manager
         if isinstance(manager, AbstractAsyncContextManager):
             entered = cast("AbstractAsyncContextManager[T, Any]", manager)
             value = await entered.__aenter__()
-            self._leaving.append((provider.name, entered.__aexit__))
+            self._leaving.append((provider, entered.__aexit__))
             self._values[provider] = value
         elif isinstance(manager, AbstractContextManager):
             self._enter_sync(provider, cast("AbstractContextManager[T, Any]", manager))
@@ -264,7 +301,7 @@ class RequestScope:
     def _enter_sync(self, provider: RequestScoped[T], manager: AbstractContextManager[T, Any]) -> T:
         value = manager.__enter__()
         self._values[provider] = value
-        self._leaving.append((provider.name, manager.__exit__))
+        self._leaving.append((provider, manager.__exit__))
         return value
 
 
@@ -283,23 +320,86 @@ def leave(token: Token[RequestScope | None]) -> None:
     _current.reset(token)
 
 
-async def provided(value: object) -> object:
-    """Returns what a provider gives, whatever it has to be opened or awaited for; other values as they are.
+class Call:
+    """A call of one provider, with whatever has to be opened or awaited for it.
 
-    What is request-scoped in the way of the provider is opened first, so that the provider itself
-    can be called without waiting.
+    What the call needs is found once, and anew when a provider in its way was overridden since, or is no
+    more. What is request-scoped in its way is opened first, so that the provider itself can be called
+    without waiting.
+
+    Args:
+        provider: The provider.
     """
+
+    __slots__ = ("_needs", "provider")
+
+    def __init__(self, provider: AnyProvider) -> None:
+        self.provider: Final = provider
+        self._needs: _Needs | None = None
+
+    async def value(self) -> object:
+        """Returns what the provider gives now, awaited."""
+        provider = self.provider
+        needs = self._needs
+        if needs is None or not needs.hold():
+            needs = self._needs = _Needs(provider)
+        while needs.scoped:
+            scope = current_request_scope()
+            is_new = False
+            for scoped in needs.scoped:
+                if scope is None:
+                    raise RequestScopeError(scoped.name, "asked for outside of a request")
+                if not scope.has(scoped):
+                    await scope.open(scoped)
+                    is_new = True
+            # While it was opened, somebody may have overridden what comes after it.
+            if not is_new or needs.hold():
+                if scope is not None and needs.scoped[0] is provider:
+                    return await scope.open(needs.scoped[0])
+                break
+            needs = self._needs = _Needs(provider)
+        for item in needs.noting:
+            if item.is_async_mode_disabled():
+                item.reset_async_mode()
+        needs.noting = needs.wavering
+        result: object = provider()
+        return await result if iscoroutine(result) or asyncio.isfuture(result) else result
+
+
+class _Needs:
+    """What a call of a provider needs, as its providers were overridden when it was looked for.
+
+    A provider notes at its first call whether it gives promises. An override may have answered that call;
+    then the promises of an async provider would be passed on in place of its values. So all note anew at
+    the first call after this was found; later only those that may answer otherwise each time.
+    """
+
+    __slots__ = ("_is_lasting", "_seen", "noting", "scoped", "wavering")
+
+    def __init__(self, provider: AnyProvider) -> None:
+        walked = [*_walked(provider)]
+        # Seen are also request-scoped ones in whose place another stands now, which are not needed.
+        self._seen = tuple((item, overriding(item)) for item in walked)
+        # What a selector chooses may be another one each time.
+        self._is_lasting = not any(isinstance(item, providers.Selector) for item in walked)
+        self.scoped: tuple[RequestScoped[Any], ...] = tuple(
+            item for item in walked if isinstance(item, RequestScoped) and overriding(item) is None
+        )
+        self.noting = tuple(item for item in walked if not isinstance(item, RequestScoped))
+        self.wavering = tuple(item for item in self.noting if any(map(_is_wavering, _not_kept(item))))
+
+    def hold(self) -> bool:
+        """Tells whether this is what the call needs still."""
+        for item, instead in self._seen:
+            if item.last_overriding is not instead:  # pyright: ignore[reportUnknownMemberType]  # its stub
+                return False
+        return self._is_lasting
+
+
+async def provided(value: object) -> object:
+    """Returns what a provider gives, whatever has to be opened or awaited; other values as they are."""
     provider = as_provider(value)
-    if provider is None:
-        return value
-    for item in needed_by(provider):
-        if isinstance(item, RequestScoped):
-            await opened(cast("RequestScoped[object]", item))
-        elif item.is_async_mode_disabled():
-            # It was noted at the first call, which an override may have answered; then the
-            # promises of an async provider would be passed on in place of its values.
-            item.reset_async_mode()
-    return await awaited(provider())
+    return value if provider is None else await Call(provider).value()
 
 
 async def awaited(result: object) -> object:
@@ -310,16 +410,16 @@ async def awaited(result: object) -> object:
     return await result if asyncio.isfuture(result) or iscoroutine(result) else result
 
 
-async def opened(provider: RequestScoped[T]) -> T:
-    """Returns the value of a request-scoped provider in the current request.
-
-    Raises:
-        RequestScopeError: There is no request.
-    """
-    scope = current_request_scope()
-    if scope is None:
-        raise RequestScopeError(provider.name, "asked for outside of a request")
-    return await scope.open(provider)
+# Those give a value of one kind at each call, or pass on what others give.
+_STEADY: Final = (
+    RequestScoped,
+    *_KEEPING,
+    *_ENDS,
+    providers.Object,
+    providers.List,
+    providers.Dict,
+    providers.Dependency,
+)
 
 
 def scoped_in(provider: AnyProvider) -> Iterator[RequestScoped[Any]]:
@@ -331,6 +431,13 @@ def scoped_in(provider: AnyProvider) -> Iterator[RequestScoped[Any]]:
 
 def needed_by(provider: AnyProvider) -> Iterator[AnyProvider]:
     """Yields a provider and what its call calls, as overridden now; a request-scoped one is an end of it."""
+    for item in _walked(provider):
+        if not isinstance(item, RequestScoped) or overriding(item) is None:
+            yield item
+
+
+def _walked(provider: AnyProvider, ends: tuple[type[AnyProvider], ...] = ()) -> Iterator[AnyProvider]:
+    """Yields them all, those included that another one stands in for."""
     seen: set[int] = set()
     waiting = [provider]
     while waiting:
@@ -338,9 +445,8 @@ def needed_by(provider: AnyProvider) -> Iterator[AnyProvider]:
         if id(item) in seen:
             continue
         seen.add(id(item))
+        yield item
         instead = overriding(item)
-        if instead is None or not isinstance(item, RequestScoped):
-            yield item
         if instead is not None:
             waiting.append(instead)
         elif isinstance(item, providers.Selector):
@@ -349,17 +455,34 @@ def needed_by(provider: AnyProvider) -> Iterator[AnyProvider]:
             branch = item.providers.get(str(chosen))
             if branch is not None:
                 waiting.append(branch)
-        elif not isinstance(item, (RequestScoped, *_ENDS)):
+        elif not isinstance(item, (RequestScoped, *_ENDS, *ends)):
             waiting += [*related(item)][::-1]
 
 
-def _manager_of(provider: RequestScoped[Any], args: list[object], kwargs: Mapping[str, object]) -> object:
-    factory = provider.factory
+def _not_kept(provider: AnyProvider) -> Iterator[AnyProvider]:
+    """Yields what is called at each call of a provider; what made the value of a singleton is not."""
+    return _walked(provider, _KEEPING)
+
+
+def _is_wavering(provider: AnyProvider) -> bool:
+    """Tells whether a provider may give a promise at one call and a value at another: a function may."""
+    if overriding(provider) is not None or isinstance(provider, _STEADY):
+        return False
+    return not isinstance(getattr(provider, "provides", None), type)
+
+
+def _call_or_value(value: object) -> object:
+    provider = as_provider(value)
+    return value if provider is None else Call(provider)
+
+
+def _making(factory: Callable[..., object]) -> Callable[..., object]:
+    """Returns what makes a context manager of a generator function; any other function as it is."""
     if isasyncgenfunction(factory):
-        factory = asynccontextmanager(factory)
-    elif isgeneratorfunction(factory):
-        factory = contextmanager(factory)
-    return factory(*args, **kwargs)
+        return asynccontextmanager(factory)
+    if isgeneratorfunction(factory):
+        return contextmanager(factory)
+    return factory
 
 
 def _called(value: object, wanted: RequestScoped[Any]) -> object:

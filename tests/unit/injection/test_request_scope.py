@@ -25,7 +25,6 @@ from aeros.injection.request_scope import (
     RequestScope,
     current_request_scope,
     leave,
-    opened,
     provided,
     set_current,
 )
@@ -176,7 +175,7 @@ async def test_a_value_is_opened_at_first_use_and_closed_at_the_end(factory: Cal
     session = scoped(factory, log)
     async with scope():
         assert log == []
-        assert [await opened(session) for _ in range(3)] == ["x"] * 3
+        assert [await provided(session) for _ in range(3)] == ["x"] * 3
         assert log == ["open x"]
         assert session() == "x"  # it is open, so it is to be had without waiting
     assert log == ["open x", "close x"]
@@ -197,7 +196,7 @@ async def test_a_value_is_told_of_the_error(factory: Callable[..., Any]) -> None
     """So that a session rolls back."""
     log: Log = []
     async with scope(ValueError("broken")):
-        await opened(scoped(factory, log))
+        await provided(scoped(factory, log))
     assert log == ["open x", "told ValueError('broken')", "close x"]
 
 
@@ -207,9 +206,9 @@ async def test_each_scope_has_a_value_of_its_own(factory: Callable[..., Any]) ->
     log: Log = []
     session = scoped(factory, log)
     async with scope():
-        await opened(session)
+        await provided(session)
         async with scope():
-            await opened(session)
+            await provided(session)
         assert log == ["open x", "open x", "close x"]
         assert session() == "x"
     assert log[-1] == "close x"
@@ -223,7 +222,7 @@ async def test_outside_of_a_scope_it_is_an_error(factory: Callable[..., Any]) ->
     with pytest.raises(RequestScopeError, match=r"outside of a request; .* async with app.request_scope\(\)"):
         session()
     with pytest.raises(RequestScopeError, match="outside of a request"):
-        await opened(session)
+        await provided(session)
     assert log == []
 
 
@@ -233,7 +232,7 @@ async def test_a_sync_value_is_opened_by_a_plain_call(factory: Callable[..., Any
     log: Log = []
     session = scoped(factory, log)
     async with scope():
-        assert (session(), session(), await opened(session)) == ("x", "x", "x")
+        assert (session(), session(), await provided(session)) == ("x", "x", "x")
     assert log == ["open x", "close x"]
 
 
@@ -248,7 +247,7 @@ async def test_an_async_value_that_is_not_open_cannot_be_had_by_a_plain_call(
         with pytest.raises(RequestScopeError, match="opened with await, and asked for without"):
             session()
         assert log == []
-        assert await opened(session) == "x"
+        assert await provided(session) == "x"
     assert log == ["open x", "close x"]
 
 
@@ -257,7 +256,7 @@ async def test_values_are_closed_in_reverse_order() -> None:
     log: Log = []
     async with scope():
         for number, factory in enumerate([async_generator, generator, AsyncSession, Session]):
-            await opened(scoped(factory, log, name=str(number)))
+            await provided(scoped(factory, log, name=str(number)))
         log.append("used")
     assert log == [*(f"open {n}" for n in range(4)), "used", *(f"close {n}" for n in reversed(range(4)))]
 
@@ -278,7 +277,7 @@ async def test_arguments_that_are_providers_are_called() -> None:
     log: Log = []
     session = scoped(joined, log, providers.Object("a"), "b", key=providers.Factory(str, "c"))
     async with scope():
-        assert await opened(session) == "a+b+key=c"
+        assert await provided(session) == "a+b+key=c"
 
 
 async def test_a_value_that_needs_another_one_shares_it_with_all() -> None:
@@ -288,8 +287,8 @@ async def test_a_value_that_needs_another_one_shares_it_with_all() -> None:
     session = scoped(joined, log, connection)
     books = scoped(joined, log, session, connection)
     async with scope():
-        assert await opened(books) == "connection+connection"
-        assert await opened(connection) == "connection"
+        assert await provided(books) == "connection+connection"
+        assert await provided(connection) == "connection"
     assert log == [
         "open connection",
         "open connection",
@@ -326,7 +325,7 @@ async def test_an_async_argument_is_awaited() -> None:
     resource = providers.Resource(pool)
     session = scoped(joined, log, providers.Coroutine(found), key=resource)
     async with scope():
-        assert await opened(session) == "a+key=b"
+        assert await provided(session) == "a+key=b"
     await shutdown(resource)
 
 
@@ -424,7 +423,7 @@ async def test_a_factory_of_plain_values_is_an_error(factory: Callable[..., obje
     """Nothing of what it gives could be closed."""
     async with scope():
         with pytest.raises(InvalidSettingError, match="returns a context manager") as caught:
-            await opened(scoped(factory))
+            await provided(scoped(factory))
         assert factory.__name__ in str(caught.value)
 
 
@@ -526,7 +525,7 @@ async def test_tasks_of_one_request_open_a_value_once() -> None:
 
     session = RequestScoped(slow)
     async with scope():
-        tasks = [asyncio.create_task(opened(session)) for _ in range(5)]
+        tasks = [asyncio.create_task(provided(session)) for _ in range(5)]
         while not log:
             await asyncio.sleep(0)
         go.set()
@@ -547,7 +546,7 @@ async def test_a_task_that_is_cancelled_while_it_opens_leaves_it_to_the_next() -
 
     session = RequestScoped(slow)
     async with scope():
-        first, second = [asyncio.create_task(opened(session)) for _ in range(2)]
+        first, second = [asyncio.create_task(provided(session)) for _ in range(2)]
         while not log:
             await asyncio.sleep(0)
         first.cancel()
@@ -569,7 +568,7 @@ async def test_a_task_that_is_cancelled_while_it_waits_disturbs_nobody() -> None
 
     session = RequestScoped(slow)
     async with scope():
-        first, second, third = [asyncio.create_task(opened(session)) for _ in range(3)]
+        first, second, third = [asyncio.create_task(provided(session)) for _ in range(3)]
         while not log:
             await asyncio.sleep(0)
         second.cancel()
@@ -591,7 +590,7 @@ async def test_a_plain_call_meanwhile_opens_it_for_all() -> None:
     argument = cast("providers.Provider[str]", providers.Coroutine(found))
     session = scoped(generator, log, argument)
     async with scope():
-        task = asyncio.create_task(opened(session))
+        task = asyncio.create_task(provided(session))
         await asyncio.sleep(0)
         with overridden(argument, providers.Object("now")):
             assert session() == "now"
@@ -611,13 +610,13 @@ async def test_after_its_request_it_is_an_error(factory: Callable[..., Any]) -> 
         async def late(session: RequestScoped[str] = session, over: asyncio.Event = over) -> None:
             await over.wait()
             with pytest.raises(RequestScopeError, match="after its request was over"):
-                await opened(session)
+                await provided(session)
             with pytest.raises(RequestScopeError):
                 session()
 
         async with scope():
             if is_used:
-                await opened(session)
+                await provided(session)
             task = asyncio.create_task(late())
             await asyncio.sleep(0)
         over.set()
@@ -639,7 +638,7 @@ async def test_what_is_opened_while_its_request_ends_is_closed() -> None:
             log.append("close")
 
     async with scope():
-        task = asyncio.create_task(opened(RequestScoped(slow)))
+        task = asyncio.create_task(provided(RequestScoped(slow)))
         while not log:
             await asyncio.sleep(0)
     go.set()
@@ -659,7 +658,7 @@ async def test_what_needs_something_that_comes_too_late_is_not_opened() -> None:
         return "argument"
 
     async with scope():
-        task = asyncio.create_task(opened(scoped(async_generator, log, providers.Coroutine(found))))
+        task = asyncio.create_task(provided(scoped(async_generator, log, providers.Coroutine(found))))
         while not log:
             await asyncio.sleep(0)
     go.set()
@@ -692,7 +691,7 @@ async def test_a_factory_that_raises_is_asked_again() -> None:
     async with scope():
         for _ in range(2):
             with pytest.raises(OSError, match="no database"):
-                await opened(session)
+                await provided(session)
     assert log == ["open connection", "try", "try", "close connection"]
 
 
@@ -707,9 +706,9 @@ async def test_one_that_cannot_be_closed_is_logged_and_the_others_are_closed(
         raise OSError("commit failed")
 
     async with scope():
-        await opened(scoped(async_generator, log, "first"))
-        await opened(scoped(failing))
-        await opened(scoped(generator, log, "last"))
+        await provided(scoped(async_generator, log, "first"))
+        await provided(scoped(failing))
+        await provided(scoped(generator, log, "last"))
     assert log == ["open first", "open last", "close last", "close first"]
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("aeros.injection", logging.ERROR)
@@ -722,7 +721,7 @@ async def test_an_error_that_a_value_passes_on_is_not_logged(caplog: pytest.LogC
     log: Log = []
     async with scope(ValueError("of the view")):
         for factory in (async_generator, generator):
-            await opened(scoped(factory, log))
+            await provided(scoped(factory, log))
     assert caplog.records == []
     assert log.count("told ValueError('of the view')") == 2
 
@@ -737,7 +736,7 @@ async def test_another_error_in_place_of_the_requests_is_logged(caplog: pytest.L
             raise OSError("rollback failed") from error
 
     async with scope(ValueError("of the view")):
-        await opened(scoped(failing))
+        await provided(scoped(failing))
     assert "rollback failed" in caplog.text
 
 
@@ -757,8 +756,8 @@ async def test_a_factory_that_yields_twice_is_logged(
 
     log: Log = []
     async with scope():
-        await opened(scoped(async_generator, log))
-        assert await opened(scoped(twice if is_async else sync_twice)) == "first"
+        await provided(scoped(async_generator, log))
+        assert await provided(scoped(twice if is_async else sync_twice)) == "first"
     assert "didn't stop" in caplog.text
     assert log == ["open x", "close x"]
 
@@ -776,7 +775,7 @@ async def test_a_factory_that_yields_nothing_is_an_error(is_async: bool) -> None
 
     async with scope():
         with pytest.raises(RuntimeError, match="didn't yield"):
-            await opened(scoped(never if is_async else sync_never))
+            await provided(scoped(never if is_async else sync_never))
 
 
 async def test_a_cancelled_close_goes_on_with_the_others() -> None:
@@ -791,8 +790,8 @@ async def test_a_cancelled_close_goes_on_with_the_others() -> None:
 
     async def request() -> None:
         async with scope():
-            await opened(scoped(async_generator, log))
-            await opened(scoped(slow))
+            await provided(scoped(async_generator, log))
+            await provided(scoped(slow))
 
     task = asyncio.create_task(request())
     await closing.wait()
@@ -812,11 +811,11 @@ async def test_a_value_may_be_asked_for_while_others_are_closed() -> None:
         yield "asking"
         log.append(f"found {first()}")
         with pytest.raises(RequestScopeError, match="after its request was over"):
-            await opened(never)
+            await provided(never)
 
     async with scope():
-        await opened(first)
-        await opened(scoped(asking))
+        await provided(first)
+        await provided(scoped(asking))
     assert log == ["open first", "found first", "close first"]
 
 
