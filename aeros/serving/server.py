@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import signal
 import socket
@@ -17,6 +18,8 @@ from aeros.errors import AddressInUseError, BindError, PrivilegedPortError
 
 # A name may have an address that this machine does not serve, as "localhost" where IPv6 is off.
 _NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+
+_LISTENERS = 8
 
 Announce = Callable[[list[socket.socket]], None]
 
@@ -65,8 +68,30 @@ class Server(uvicorn.Server):
             await super().startup(sockets=sockets)
         except OSError as error:
             raise self._listen_error(error) from error
+        if self.started:
+            await self._accept_more(sockets or [])
         if self.announce is not None and self.started:
             self.announce(self.bound)
+
+    async def _accept_more(self, listeners: list[socket.socket]) -> None:
+        """Has several connections accepted in one turn of uvloop, which accepts one for each listener.
+
+        A turn is as long as all answers in it: where many clients come at once to a busy server, the last of
+        them would wait for the sum of all turns.
+        """
+        loop, config = asyncio.get_running_loop(), self.config
+        if not type(loop).__module__.startswith("uvloop"):
+            return  # asyncio accepts all that wait
+        make = cast("Callable[..., asyncio.Protocol]", config.http_protocol_class)
+        connection = partial(
+            make, config=config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        for listener in listeners:
+            for _ in range(_LISTENERS - 1):
+                copy = listener.dup()  # of the descriptor: the queue of connections is the same
+                self.servers.append(
+                    await loop.create_server(connection, sock=copy, ssl=config.ssl, backlog=config.backlog)
+                )
 
     def _listen_error(self, error: OSError) -> BindError:
         config, reason = self.config, error.strerror or str(error)
