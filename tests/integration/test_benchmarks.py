@@ -106,6 +106,15 @@ def test_startup_prints_imports_and_first_answers(tmp_path: Path) -> None:
     assert done.stdout.count("\naeros ") == 2
 
 
+def test_inside_prints_its_rows_and_a_profile(tmp_path: Path) -> None:
+    """Of ours and of Quart, without a socket."""
+    printed = run("inside", tmp_path, "--requests", "4", "--rounds", "1").stdout
+    for row in ("Quart, hello", "aeros, hello", "aeros, hit, door 1", "aeros, 24 KB, cached, all misses"):
+        assert f"\n{row} " in printed
+    profile = run("inside", tmp_path, "--requests", "4", "--profile", "hello").stdout
+    assert "(data_received)" in profile
+
+
 def test_injection_prints_its_pairs(tmp_path: Path) -> None:
     """One framework's two rows, and their difference."""
     done = run("injection", tmp_path, *TINY, "--only", r"inject\(\)")

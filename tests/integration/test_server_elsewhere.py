@@ -81,6 +81,9 @@ def serving(server: str, folder: Path) -> Generator[httpx.Client]:
                 time.sleep(0.05)
             yield client
     finally:
+        process.terminate()  # hypercorn's own process ends the one that serves, if it is let
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(DEADLINE_SECONDS)
         process.kill()
         process.wait()
 
