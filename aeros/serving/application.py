@@ -15,7 +15,8 @@ from aeros.http.cache_status import CacheStatus
 from aeros.http.fields import first_value, format_http_date
 from aeros.serving.access_log import Access, AccessLog
 from aeros.serving.cycle import Cycle, FieldNames
-from aeros.serving.log import ConsoleStyle, rooms_forwarded, run_style, uvicorn_forwarded
+from aeros.serving.forwarding import rooms_forwarded, uvicorn_forwarded
+from aeros.serving.log import ConsoleStyle, run_style
 from aeros.settings import ServerSettings
 from aeros.types import Message, RawHeaders, Receive, Scope, Send
 

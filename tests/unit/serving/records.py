@@ -1,0 +1,65 @@
+"""Log records as tests make them, and what collects them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import cast
+
+import pytest
+
+from aeros.serving.log import PrivateLogger
+
+
+class Collector(logging.Handler):
+    """Keeps what it gets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keeps the record."""
+        self.records.append(record)
+
+    @property
+    def messages(self) -> list[str]:
+        """What the records say."""
+        return [record.getMessage() for record in self.records]
+
+
+def build_record(
+    message: object = "hello",
+    *args: object,
+    level: int = logging.INFO,
+    error: BaseException | None = None,
+    stack: str | None = None,
+    fields: object = None,
+) -> logging.LogRecord:
+    """Returns a record as a logging call would make it."""
+    exc_info = None if error is None else (type(error), error, error.__traceback__)
+    record = logging.LogRecord("aeros", level, __file__, 1, message, args, exc_info, sinfo=stack)
+    if fields is not None:
+        record.fields = fields
+    return record
+
+
+def raised(error: Exception) -> Exception:
+    """Returns the error with a traceback."""
+    with pytest.raises(type(error)):
+        raise error
+    return error
+
+
+def parsed(line: str) -> dict[str, object]:
+    """Returns the object of a JSON line, which is one line."""
+    assert len(line.splitlines()) == 1
+    return cast(dict[str, object], json.loads(line))
+
+
+def build_collecting_logger(level: int = logging.DEBUG) -> tuple[logging.Logger, Collector]:
+    """Returns a logger of its own and what collects its records."""
+    collector = Collector()
+    logger = PrivateLogger("collecting", level)
+    logger.addHandler(collector)
+    return logger, collector
