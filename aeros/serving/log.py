@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TextIO, cast
+from typing import TYPE_CHECKING, Final, TextIO, cast
 
 from aeros.serving.formatters import JsonFormatter, TextFormatter
+from aeros.serving.targets import FileTarget, StreamName, StreamTarget, Target
+from aeros.serving.writer import Report, Writer
 from aeros.settings import LogFormat
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
 LOGGER_NAME = "aeros"
+
+# What a line takes beside its text.
+_LINE_BYTES: Final = 100
 
 
 def wants_color(stream: TextIO, color: bool | None, environ: Mapping[str, str]) -> bool:
@@ -56,10 +60,94 @@ class ConsoleStyle:
         return JsonFormatter(self.traceback) if self.log_format == "json" else TextFormatter(self.traceback)
 
 
-class ConsoleHandler(logging.Handler):
-    """Writes records to a standard stream and never troubles the caller when that is gone.
+class WritingHandler(logging.Handler):
+    """Renders records and has the lines written: by a writer while there is one, else at once.
 
-    The stream is looked up for each record, so a redirection is followed.
+    It never troubles the caller when the target is gone or full.
+
+    Args:
+        target: Where the lines go.
+
+    Attributes:
+        writer: Writes the lines while an application is served.
+    """
+
+    def __init__(self, target: Target) -> None:
+        super().__init__()
+        self.target = target
+        self.writer: Writer[str] | None = None
+        self._dropped = 0
+
+    @property
+    def dropped(self) -> int:
+        """The number of records that could not be written: closed stream, broken pipe, full disk or queue."""
+        return self._dropped + (0 if self.writer is None else self.writer.dropped)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Has one record written, or counts it as dropped."""
+        try:
+            line = self.render(record) + "\n"
+        except RecursionError:  # as in logging.StreamHandler: reporting it would recurse again
+            raise
+        except Exception:  # noqa: BLE001 - formatting runs foreign code (__str__ of the arguments)
+            self.handleError(record)
+            return
+        # What is an error may be the last that this process says.
+        is_urgent = record.levelno >= logging.ERROR
+        writer = self.writer
+        if writer is None or not writer.put(line, len(line) + _LINE_BYTES, is_urgent=is_urgent):
+            self._write(line)
+
+    def render(self, record: logging.LogRecord) -> str:
+        """Returns the record as a line without its line break."""
+        return self.format(record)
+
+    @contextmanager
+    def writing(self, name: str, report: Report) -> Generator[None]:
+        """Leaves the writing to a thread while the context lasts.
+
+        Args:
+            name: What is written to, for people.
+            report: Is told what happens to the writer.
+        """
+        before = self.writer
+        writer = Writer[str](name, self.target, list, report)
+        writer.start()
+        self.writer = writer
+        try:
+            yield
+        finally:
+            writer.stop()
+            self._dropped += writer.dropped
+            self.writer = before
+
+    def _write(self, line: str) -> None:
+        try:
+            while not self.target.write([line]):
+                pass
+        except (OSError, ValueError):
+            self._dropped += 1
+
+
+class FileHandler(WritingHandler):
+    """Appends records to a file, never coloured, and follows when it is rotated.
+
+    Args:
+        path: The file; it is opened here.
+        setting: The setting that names it, for the error.
+        style: How the lines look.
+
+    Raises:
+        LogFileError: The file can not be opened for appending.
+    """
+
+    def __init__(self, path: str, *, setting: str, style: ConsoleStyle) -> None:
+        super().__init__(FileTarget(path, setting=setting))
+        self.setFormatter(style.build_formatter())
+
+
+class ConsoleHandler(WritingHandler):
+    """Writes records to a standard stream, which is looked up each time, so a redirection is followed.
 
     Args:
         stream_name: ``"stderr"`` or ``"stdout"``.
@@ -68,25 +156,26 @@ class ConsoleHandler(logging.Handler):
         traceback: See `ConsoleStyle`.
         defer_to: While this logger has handlers, its own or inherited, nothing is written: the
             records reach those by propagation, and no line shall appear twice.
-
-    Attributes:
-        dropped: The number of records that could not be written: closed stream, broken pipe, full disk.
     """
 
     def __init__(
         self,
-        stream_name: Literal["stderr", "stdout"],
+        stream_name: StreamName,
         *,
         log_format: LogFormat = "text",
         color: bool | None = None,
         traceback: bool = True,
         defer_to: logging.Logger | None = None,
     ) -> None:
-        super().__init__()
-        self.stream_name = stream_name
+        self._stream = StreamTarget(stream_name)
+        super().__init__(self._stream)
         self.defer_to = defer_to
-        self.dropped: int = 0
         self.style = ConsoleStyle(log_format=log_format, color=color, traceback=traceback)
+
+    @property
+    def title(self) -> str:
+        """What people call the stream, e.g. ``"standard error"``."""
+        return self._stream.title
 
     @property
     def style(self) -> ConsoleStyle:
@@ -99,40 +188,20 @@ class ConsoleHandler(logging.Handler):
         self.setFormatter(style.build_formatter())
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes one record, or counts it as dropped."""
-        if self.defer_to is not None and self.defer_to.hasHandlers():
-            return
-        stream = self._stream()
-        try:
-            line = self._render(record, stream)
-        except RecursionError:  # as in logging.StreamHandler: reporting it would recurse again
-            raise
-        except Exception:  # noqa: BLE001 - formatting runs foreign code (__str__ of the arguments)
-            self.handleError(record)
-        else:
-            self._write(stream, line + "\n")
+        """Has one record written, unless others do it."""
+        if self.defer_to is None or not self.defer_to.hasHandlers():
+            super().emit(record)
 
-    def _stream(self) -> TextIO | None:
-        # Python sets these to None in a process without a console.
-        return sys.stderr if self.stream_name == "stderr" else sys.stdout
-
-    def _render(self, record: logging.LogRecord, stream: TextIO | None) -> str:
-        formatter = self.formatter
-        if stream is None or not isinstance(formatter, TextFormatter):
-            return self.format(record)
-        if wants_color(stream, self.style.color, os.environ):
+    def render(self, record: logging.LogRecord) -> str:
+        """Returns the record as a line, coloured where the stream is to be."""
+        stream, formatter = self._stream.stream, self.formatter
+        if (
+            stream is not None
+            and isinstance(formatter, TextFormatter)
+            and wants_color(stream, self.style.color, os.environ)
+        ):
             return formatter.format_colored(record)
-        return formatter.format(record)
-
-    def _write(self, stream: TextIO | None, line: str) -> None:
-        if stream is None:
-            self.dropped += 1
-            return
-        try:
-            _write_encodable(stream, line)
-            stream.flush()
-        except (OSError, ValueError):  # ValueError: the stream is closed
-            self.dropped += 1
+        return self.format(record)
 
 
 class PrivateLogger(logging.Logger):
@@ -193,6 +262,47 @@ def run_style(logger: logging.Logger, *, level: int | None, style: ConsoleStyle)
             handler.style = before
 
 
+@contextmanager
+def written_aside(logger: logging.Logger, *, report: Report) -> Generator[None]:
+    """Leaves the writing of the logger's lines to threads while the context lasts.
+
+    Args:
+        logger: The logger; of its handlers only each `ConsoleHandler` is changed.
+        report: Is told what happens to the writers.
+    """
+    with ExitStack() as stack:
+        for handler in _console_handlers(logger):
+            stack.enter_context(handler.writing(handler.title, report))
+        yield
+
+
+@contextmanager
+def error_log(
+    logger: logging.Logger, path: str | None, *, style: ConsoleStyle, report: Report
+) -> Generator[None]:
+    """Appends the logger's records to a file while the context lasts.
+
+    Args:
+        logger: The logger; what is no logger, e.g. a mock, is left alone.
+        path: The file; None for none.
+        style: How the lines look.
+        report: Is told what happens to the writer.
+
+    Raises:
+        LogFileError: The file can not be opened for appending.
+    """
+    if path is None or not isinstance(cast(object, logger), logging.Logger):
+        yield
+        return
+    handler = FileHandler(path, setting="error_log_file", style=style)
+    with handler.writing(f"error_log_file {path!r}", report):
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+
+
 def _console_handlers(logger: object) -> list[ConsoleHandler]:
     handlers: object = getattr(logger, "handlers", None)
     if not isinstance(handlers, list):
@@ -203,10 +313,3 @@ def _console_handlers(logger: object) -> list[ConsoleHandler]:
 def _level_of(logger: object) -> int | None:
     level: object = getattr(logger, "level", None)
     return level if isinstance(level, int) else None
-
-
-def _write_encodable(stream: TextIO, line: str) -> None:
-    try:
-        stream.write(line)
-    except UnicodeEncodeError:  # standard output is strict, and an ASCII locale is common in containers
-        stream.write(line.encode(stream.encoding, "backslashreplace").decode(stream.encoding))

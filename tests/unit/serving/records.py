@@ -1,14 +1,31 @@
-"""Log records as tests make them, and what collects them."""
+"""Log records as tests make them, what collects them, and waiting for lines."""
 
 from __future__ import annotations
 
 import json
 import logging
-from typing import cast
+import time
+from collections.abc import Callable
+from typing import TypeVar, cast
 
 import pytest
 
 from aeros.serving.log import PrivateLogger
+
+T = TypeVar("T")
+
+PATIENCE_SECONDS = 20.0
+
+
+def eventually(ask: Callable[[], T | None]) -> T:
+    """Asks until the answer is true, and returns it."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        answer = ask()
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, f"not true after {PATIENCE_SECONDS} s: {answer!r}"
+        time.sleep(0.01)
 
 
 class Collector(logging.Handler):
