@@ -92,6 +92,11 @@ class Writer(Generic[Entry]):
         """How many entries were not written: the queue was full, or the target took none to the end."""
         return self._dropped
 
+    @property
+    def queued_bytes(self) -> int:
+        """How much waits, or is being written."""
+        return self._queued_bytes
+
     def start(self) -> None:
         """Begins to write."""
         _watched().add(self)
