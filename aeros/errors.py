@@ -410,6 +410,8 @@ def _is_slip(name: str, meant: str) -> bool:
 
 def one_line(text: str) -> str:
     """Escapes what would break ``text`` into several lines or hide part of it on a terminal."""
+    if text.isprintable():
+        return text
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
     )

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from types import MappingProxyType
@@ -34,6 +35,7 @@ ENVIRONMENT_PREFIX: Final = "AEROS_"
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 _NONE: Final = frozenset({"", "none", "null"})
+_PATH: Final = re.compile(r"/[^\s?#\x00-\x1f\x7f]*")
 _LOG_LEVELS: Final = "a level such as 'info', 'WARNING' or logging.INFO"
 
 
@@ -60,6 +62,8 @@ class ServerSettings:
         log_level: Lowest level that is logged, as in the ``logging`` module.
         access_log_file: File that gets one line per request, or None.
         access_log_to_std: Whether those lines go to standard output.
+        access_log_exclude: Paths whose requests get no line, e.g. those of health probes.
+        error_log_file: File that gets what is logged, beside standard error, or None.
         traceback: Whether logged exceptions show their traceback, or one line only.
         soft_limit: Requests handled at once per worker; more wait in line. None: no limit.
         hard_limit: Requests handled and waiting per worker; past it ``503``. None: no limit.
@@ -80,6 +84,8 @@ class ServerSettings:
     log_level: int = logging.INFO
     access_log_file: str | None = None
     access_log_to_std: bool = True
+    access_log_exclude: tuple[str, ...] = ()
+    error_log_file: str | None = None
     traceback: bool = True
     soft_limit: int | None = 32
     hard_limit: int | None = 42
@@ -169,11 +175,14 @@ class SettingsResolver:
 
 
 def _snapshot(layer: Mapping[str, object]) -> dict[str, object]:
-    """Returns a copy that stays when a mapping in the layer is changed in its place."""
-    return {
-        name: dict(cast("Mapping[object, object]", value)) if isinstance(value, Mapping) else value
-        for name, value in layer.items()
-    }
+    """Returns a copy that stays when a mapping or a list in the layer is changed in its place."""
+    return {name: _copied(value) for name, value in layer.items()}
+
+
+def _copied(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(cast("Mapping[object, object]", value))
+    return list(cast("list[object]", value)) if isinstance(value, list) else value
 
 
 def _choose(
@@ -332,6 +341,25 @@ def _check_file(place: str, value: object) -> str | None:
     raise InvalidSettingError(place, value, "the path of a file, or None")
 
 
+def _check_paths(place: str, value: object) -> tuple[str, ...]:
+    paths = _listed(value)
+    if paths is not None and all(isinstance(path, str) and _PATH.fullmatch(path) for path in paths):
+        return cast("tuple[str, ...]", paths)
+    raise InvalidSettingError(
+        place, value, "paths that begin with a slash and have no query, e.g. '/livez,/readyz'"
+    )
+
+
+def _listed(value: object) -> tuple[object, ...] | None:
+    if _is_none(value):
+        return ()
+    if isinstance(value, str):
+        return tuple(item.strip() for item in value.split(","))
+    if isinstance(value, Iterable) and not isinstance(value, (bytes, Mapping)):
+        return tuple(cast("Iterable[object]", value))
+    return None
+
+
 def _check_log_format(place: str, value: object) -> LogFormat:
     for known in get_args(LogFormat):
         if value == known:
@@ -366,6 +394,8 @@ _CHECKS: Final[Mapping[str, Callable[[str, object], object]]] = MappingProxyType
         "log_level": _check_level,
         "access_log_file": _check_file,
         "access_log_to_std": _check_bool,
+        "access_log_exclude": _check_paths,
+        "error_log_file": _check_file,
         "traceback": _check_bool,
         "soft_limit": _check_limit,
         "hard_limit": _check_limit,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import (
@@ -235,6 +235,8 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
         *,
         log_format: Literal["text", "json"] | None = None,
         color: bool | None = None,
+        error_log_file: str | os.PathLike[str] | None = None,
+        access_log_exclude: Sequence[str] | None = None,
         **uvicorn_options: Unpack[UvicornOptions],
     ) -> None:
         """Serves the application until it is stopped (CTRL+C, SIGTERM).
@@ -253,6 +255,9 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
             hard_limit: Requests handled and waiting; past it 503. None: no limit (default: 42).
             log_format: ``"text"`` or ``"json"`` (default: text).
             color: Whether the console is coloured (default: on a terminal).
+            error_log_file: File that gets what is logged, beside standard error (default: none).
+            access_log_exclude: Paths whose requests get no line in the access log, e.g. ``["/livez"]``
+                (default: none).
             uvicorn_options: Any option of ``uvicorn.run()``.
 
         Raises:
@@ -268,6 +273,8 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
                 traceback=traceback,
                 log_format=log_format,
                 color=color,
+                error_log_file=error_log_file,
+                access_log_exclude=access_log_exclude,
             ) | given_or_none(soft_limit=soft_limit, hard_limit=hard_limit)
             settings = run_settings(self.current_settings(), arguments, uvicorn_options, where="run_server()")
             path = self._get_own_instance_path() if needs_import(settings) else None

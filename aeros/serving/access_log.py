@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-from contextlib import suppress
-from dataclasses import dataclass
-from logging.handlers import WatchedFileHandler
-from typing import TYPE_CHECKING
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
-from aeros.errors import LogFileError, one_line
-from aeros.serving.log import ConsoleHandler, ConsoleStyle, PrivateLogger
+from aeros.errors import one_line
+from aeros.serving.log import wants_color
+from aeros.serving.targets import FileTarget, StreamTarget
+from aeros.serving.writer import Report, Writer
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -17,9 +20,11 @@ if TYPE_CHECKING:
 
     from aeros.settings import LogFormat
 
+# What an access takes while it waits, beside its path.
+_ACCESS_BYTES = 400
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
+
+class Access(NamedTuple):
     """One request and what was answered.
 
     Attributes:
@@ -31,6 +36,7 @@ class Access:
         body_bytes: The length of the body as sent.
         seconds: From the request to the end of the response.
         cache: What the cache did, in a word such as ``"hit"``; None for a route that is not cached.
+        ended: When the response ended, in seconds since 1970.
     """
 
     client: str
@@ -41,6 +47,7 @@ class Access:
     body_bytes: int
     seconds: float
     cache: str | None
+    ended: float
 
 
 def render_text(access: Access) -> str:
@@ -50,33 +57,27 @@ def render_text(access: Access) -> str:
     empty. Within the quotes ``"`` and ``\`` are escaped by ``\``, and control characters as in a
     Python literal, so the line splits into its columns again.
     """
-    request = _escaped(f"{access.method} {access.path} HTTP/{access.http_version}")
-    duration = f"{access.seconds * 1000:.1f}ms"
+    client, method, path, version, status, body_bytes, seconds, cache, _ = access
+    request = _escaped(f"{method} {path} HTTP/{version}")
     return (
-        f'{_word(access.client)} "{request}" {access.status} {access.body_bytes} {duration}'
-        f" {_word(access.cache or '')}"
+        f'{_word(client)} "{request}" {status} {body_bytes} {seconds * 1000:.1f}ms'
+        f" {_word(cache) if cache else '-'}"
     )
 
 
 def render_json_fields(access: Access) -> dict[str, object]:
     """Returns the access as the fields of a JSON line, named as the attributes of `Access`.
 
-    ``seconds`` is rounded to microseconds.
+    ``seconds`` is rounded to microseconds; when it ended is the line's own ``time``.
     """
-    return {
-        "client": access.client,
-        "method": access.method,
-        "path": access.path,
-        "http_version": access.http_version,
-        "status": access.status,
-        "body_bytes": access.body_bytes,
-        "seconds": round(access.seconds, 6),
-        "cache": access.cache,
-    }
+    fields: dict[str, object] = access._asdict()
+    del fields["ended"]
+    fields["seconds"] = round(access.seconds, 6)
+    return fields
 
 
 class AccessLog:
-    """Writes accesses to standard output, to a file, to both or to none.
+    """Writes accesses to standard output, to a file, to both or to none, each in a thread of its own.
 
     Nothing is opened before `open`, and nothing is written before it or after `close`.
 
@@ -86,16 +87,24 @@ class AccessLog:
             removed, as logrotate does. None for no file.
         log_format: ``"text"`` or ``"json"``, for both.
         color: Whether lines on standard output are coloured; None: where that is a terminal.
+        report: Is told when a target fails, when it takes lines again, and how many were lost.
     """
 
-    def __init__(self, to_std: bool, file: str | None, log_format: LogFormat, color: bool | None) -> None:
+    def __init__(
+        self,
+        to_std: bool,
+        file: str | None,
+        log_format: LogFormat,
+        color: bool | None,
+        report: Report,
+    ) -> None:
         self._to_std = to_std
         self._file = file
-        self._style = ConsoleStyle(log_format=log_format, color=color)
-        self._handlers: list[ConsoleHandler | _AccessFileHandler] = []
+        self._is_json = log_format == "json"
+        self._color = color
+        self._report = report
+        self._writers: list[Writer[Access]] = []
         self._dropped_before = 0
-        self._logger = PrivateLogger("aeros.access", logging.INFO)
-        self._logger.propagate = False
 
     @property
     def enabled(self) -> bool:
@@ -104,40 +113,45 @@ class AccessLog:
 
     @property
     def dropped(self) -> int:
-        """The number of lines whose writing failed, e.g. on a full disk; counted for each target."""
-        return self._dropped_before + sum(handler.dropped for handler in self._handlers)
+        """The number of lines that were not written: full queue, broken pipe; counted for each target.
+
+        Lines that wait for a full disk count when they are given up.
+        """
+        return self._dropped_before + sum(writer.dropped for writer in self._writers)
 
     def open(self) -> None:
-        """Opens the targets; does nothing where they are open.
+        """Opens the targets and begins to write; does nothing where they are open.
 
         Raises:
             LogFileError: The file can not be opened for appending.
         """
-        if self._handlers:
+        if self._writers:
             return
         if self._file is not None:
-            self._add(_open_file(self._file, self._style))
+            target = FileTarget(self._file, setting="access_log_file")
+            render = partial(_render, self._render_line, False)
+            self._writers.append(
+                Writer(f"access_log_file {self._file!r}", target, render, self._report),
+            )
         if self._to_std:
-            style = self._style
-            self._add(ConsoleHandler("stdout", log_format=style.log_format, color=style.color))
+            stream = StreamTarget("stdout")
+            self._writers.append(
+                Writer("standard output", stream, partial(self._render_for, stream), self._report)
+            )
+        for writer in self._writers:
+            writer.start()
 
     def write(self, access: Access) -> None:
-        """Writes one line to each open target; never raises for a target that fails."""
-        if not self._handlers:
-            return
-        is_json = self._style.log_format == "json"
-        self._logger.info(
-            render_text(access), extra={"fields": render_json_fields(access)} if is_json else None
-        )
+        """Queues one line for each open target; never waits, and never raises for a target that fails."""
+        for writer in self._writers:
+            writer.put(access, len(access.path) + _ACCESS_BYTES)
 
     def close(self) -> None:
-        """Closes the targets; `open` can open them again."""
-        self._dropped_before = self.dropped
-        handlers, self._handlers = self._handlers, []
-        for handler in handlers:
-            self._logger.removeHandler(handler)
-            with suppress(OSError):  # what is left in the buffer does not fit on a full disk
-                handler.close()
+        """Writes what waits and closes the targets; `open` can open them again."""
+        writers, self._writers = self._writers, []
+        for writer in writers:
+            writer.stop()
+            self._dropped_before += writer.dropped
 
     def __enter__(self) -> Self:
         self.open()
@@ -151,41 +165,68 @@ class AccessLog:
     ) -> None:
         self.close()
 
-    def _add(self, handler: ConsoleHandler | _AccessFileHandler) -> None:
-        self._handlers.append(handler)
-        self._logger.addHandler(handler)
+    @property
+    def _render_line(self) -> RenderLine:
+        return _json_line if self._is_json else _text_line
+
+    def _render_for(self, stream: StreamTarget, accesses: Sequence[Access]) -> list[str]:
+        now = stream.stream
+        is_colored = now is not None and not self._is_json and wants_color(now, self._color, os.environ)
+        return _render(self._render_line, is_colored, accesses)
 
 
-class _AccessFileHandler(WatchedFileHandler):
-    """Counts the lines that the disk did not take instead of reporting each of them."""
-
-    def __init__(self, filename: str) -> None:
-        self.dropped = 0
-        super().__init__(filename, encoding="utf-8", errors="backslashreplace")
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Writes one record, or counts it as dropped."""
-        try:
-            super().emit(record)
-        except OSError:  # opening the file again failed, which logging does not catch
-            self.dropped += 1
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 - logging's
-        """Counts the record whose writing failed."""
-        self.dropped += 1
+# Of an access, of its time in text, and of whether it is coloured, a line is made.
+RenderLine = Callable[[Access, "_Clock", bool], str]
 
 
-def _open_file(file: str, style: ConsoleStyle) -> _AccessFileHandler:
-    try:
-        handler = _AccessFileHandler(file)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = getattr(error, "strerror", None) or str(error)
-        raise LogFileError("access_log_file", file, reason) from error
-    handler.setFormatter(style.build_formatter())
-    return handler
+class _Clock:
+    """Renders moments; those of a batch share their second, mostly."""
+
+    def __init__(self) -> None:
+        self._second: int = -1
+        self._local: str = ""
+        self._utc: str = ""
+
+    def local(self, moment: float) -> str:
+        """Returns the time as ``logging`` has it: ``2026-01-31 13:04:05,678``, local."""
+        self._turn_to(int(moment))
+        return f"{self._local},{int(moment % 1 * 1000):03d}"
+
+    def utc(self, moment: float) -> str:
+        """Returns the time by ISO 8601, in UTC, to the millisecond."""
+        self._turn_to(int(moment))
+        return f"{self._utc}.{int(moment % 1 * 1000):03d}+00:00"
+
+    def _turn_to(self, second: int) -> None:
+        if second != self._second:
+            self._second = second
+            self._local = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+            self._utc = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+
+
+def _render(render_line: RenderLine, is_colored: bool, accesses: Sequence[Access]) -> list[str]:
+    clock = _Clock()
+    return [render_line(access, clock, is_colored) for access in accesses]
+
+
+def _text_line(access: Access, clock: _Clock, is_colored: bool) -> str:
+    level = "\x1b[32mINFO\x1b[0m" if is_colored else "INFO"
+    return f"[{clock.local(access.ended)}] {level}: {render_text(access)}\n"
+
+
+def _json_line(access: Access, clock: _Clock, is_colored: bool) -> str:  # noqa: ARG001 - as the other
+    standard = {
+        "time": clock.utc(access.ended),
+        "level": "INFO",
+        "logger": "aeros.access",
+        "message": render_text(access),
+    }
+    return json.dumps(standard | render_json_fields(access)) + "\n"
 
 
 def _escaped(text: str) -> str:
+    if text.isprintable() and "\\" not in text and '"' not in text:
+        return text
     return one_line(text.replace("\\", "\\\\").replace('"', '\\"'))
 
 

@@ -9,18 +9,22 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib import import_module
 from logging import Logger
 from typing import Any, Final, NamedTuple, Protocol
+from urllib.parse import quote
 
 from aeros.exchange import HeadMemory, exchange_of, own_date
 from aeros.http.cache_status import CacheStatus
 from aeros.http.fields import first_value, format_http_date
 from aeros.serving.access_log import Access, AccessLog
 from aeros.serving.cycle import Cycle, FieldLines
-from aeros.serving.log import ConsoleStyle, rooms_forwarded, run_style, uvicorn_forwarded
+from aeros.serving.forwarding import rooms_forwarded, uvicorn_forwarded
+from aeros.serving.log import ConsoleStyle, error_log, run_style, written_aside
 from aeros.serving.outbox import Outbox
 from aeros.settings import ServerSettings
 from aeros.types import Message, RawHeaders, Receive, Scope, Send
 
 _MOST_KNOWN: Final = 1_000
+# What clients leave in a path as it is (RFC 3986 §3.3), and what is escaped already.
+_IN_PATHS: Final = "/:@!$&'()*+,;=~%"
 
 
 class EarlyAnswer(Protocol):
@@ -136,16 +140,25 @@ class ServedApplication:
         self.outbox: Outbox = Outbox()
         self.known: dict[bytes, KnownRequest] = {}
         self._date = (0, b"")
+        self._unlogged = frozenset(
+            quote(path, safe=_IN_PATHS).encode() for path in settings.access_log_exclude
+        )
         self._access_log = AccessLog(
-            settings.access_log_to_std, settings.access_log_file, settings.log_format, settings.color
+            settings.access_log_to_std,
+            settings.access_log_file,
+            settings.log_format,
+            settings.color,
+            self._report,
         )
 
     @contextmanager
     def serving(self) -> Generator[None]:
         """Opens the logs, joins uvicorn's lines to them, and puts this run's settings in force.
 
+        Lines are written by threads that begin here and end with the context, when all is written.
+
         Raises:
-            LogFileError: The access log can not be written.
+            LogFileError: A log file can not be written.
         """
         settings = self.settings
         style = ConsoleStyle(
@@ -153,8 +166,11 @@ class ServedApplication:
         )
         with ExitStack() as stack:
             stack.enter_context(self.app.using_settings(settings))
+            logger = self.app.current_logger()
+            stack.enter_context(run_style(logger, level=settings.log_level, style=style))
+            stack.enter_context(written_aside(logger, report=self._report))
+            stack.enter_context(error_log(logger, settings.error_log_file, style=style, report=self._report))
             stack.enter_context(self._access_log)
-            stack.enter_context(run_style(self.app.current_logger(), level=settings.log_level, style=style))
             if settings.uvicorn_options.get("log_config") is None:
                 forwarded = uvicorn_forwarded(self.app.current_logger, level=settings.log_level)
                 stack.enter_context(forwarded)
@@ -173,7 +189,7 @@ class ServedApplication:
             sending = _CountingSend(send, self.get_date)
             if self.get_date is not None:
                 own_date(scope)
-        if not self._access_log.enabled:
+        if not self._access_log.enabled or (self._unlogged and scope.get("raw_path") in self._unlogged):
             await self.app(scope, receive, sending)
             return
         began = time.perf_counter()
@@ -204,17 +220,21 @@ class ServedApplication:
             target: Its path and query as the client sent them.
             answer: What it was answered with.
         """
-        access = Access(
-            client=client[0] if client else "-",
-            method=method,
-            path=target.decode("latin-1"),
-            http_version="1.1",
-            status=answer.status,
-            body_bytes=0 if method == "HEAD" else len(answer.content),
-            seconds=0.0,
-            cache="hit",
+        if self._unlogged and target.partition(b"?")[0] in self._unlogged:
+            return
+        self._access_log.write(
+            Access(
+                client[0] if client else "-",
+                method,
+                target.decode("latin-1"),
+                "1.1",
+                answer.status,
+                0 if method == "HEAD" else len(answer.content),
+                0.0,
+                "hit",
+                time.time(),
+            )
         )
-        self._access_log.write(access)
 
     def __reduce__(
         self,
@@ -222,6 +242,9 @@ class ServedApplication:
         if self.path is None:
             raise TypeError("an application without an import path can not go to another process")
         return serve_imported, (self.path, self.settings)
+
+    def _report(self, level: int, text: str) -> None:
+        self.app.current_logger().log(level, "%s", text)
 
     def _current_date(self) -> bytes:
         second = int(time.time())
@@ -271,14 +294,15 @@ def _access(scope: Scope, sent: Cycle | _CountingSend, seconds: float) -> Access
     path: bytes = scope.get("raw_path") or scope["path"].encode()
     target = path + b"?" + query if query and b"?" not in path else path
     return Access(
-        client=client[0] if client else "-",
-        method=scope["method"],
-        path=target.decode("latin-1"),
-        http_version=scope["http_version"],
-        status=sent.status,
-        body_bytes=0 if scope["method"] == "HEAD" else sent.body_bytes,
-        seconds=seconds,
-        cache=_outcome(exchange.cache_status) if exchange is not None else None,
+        client[0] if client else "-",
+        scope["method"],
+        target.decode("latin-1"),
+        scope["http_version"],
+        sent.status,
+        0 if scope["method"] == "HEAD" else sent.body_bytes,
+        seconds,
+        _outcome(exchange.cache_status) if exchange is not None else None,
+        time.time(),
     )
 
 

@@ -1,48 +1,26 @@
-"""Log lines: how a record looks, where it goes, and how uvicorn's own lines join them."""
+"""The application's logger: what it is called, where its lines go, and how they look in one run."""
 
 from __future__ import annotations
 
-import copy
-import json
 import logging
 import os
-import sys
-import threading
 from collections.abc import Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Literal, TextIO, cast
+from typing import TYPE_CHECKING, Final, TextIO, cast
 
-from aeros.errors import one_line
+from aeros.serving.formatters import JsonFormatter, TextFormatter
+from aeros.serving.targets import FileTarget, StreamName, StreamTarget, Target
+from aeros.serving.writer import Report, Writer
 from aeros.settings import LogFormat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
-    from contextlib import AbstractContextManager
+    from collections.abc import Generator
 
-TEXT_FORMAT = "[%(asctime)s] %(levelname)s: %(message)s"
 LOGGER_NAME = "aeros"
-UVICORN_LOGGER_NAME = "uvicorn.error"
-ROOM_LOGGER_NAMES: Final = ("aeros.cache", "aeros.compression", "aeros.injection")
 
-# Fields of a JSON line that a record's own fields can not replace.
-_STANDARD_FIELDS = ("time", "level", "logger", "message", "exception", "stack")
-
-# The lowest level of each colour (SGR codes), from the highest level down.
-_LEVEL_COLORS = ((logging.ERROR, "31"), (logging.WARNING, "33"), (logging.INFO, "32"), (0, "36"))
-
-# What uvicorn says of every run, which the banner of aeros says already.
-_UVICORN_ROUTINE = (
-    "Started server process",
-    "Waiting for application startup.",
-    "Application startup complete.",
-    "Uvicorn running on",
-    "Shutting down",
-    "Waiting for application shutdown.",
-    "Application shutdown complete.",
-    "Finished server process",
-)
+# What a line takes beside its text.
+_LINE_BYTES: Final = 100
 
 
 def wants_color(stream: TextIO, color: bool | None, environ: Mapping[str, str]) -> bool:
@@ -61,101 +39,6 @@ def wants_color(stream: TextIO, color: bool | None, environ: Mapping[str, str]) 
         return stream.isatty()
     except (AttributeError, ValueError):  # a stand-in for a stream, or a closed one
         return False
-
-
-class TextFormatter(logging.Formatter):
-    """Renders a record as one line, followed by its indented traceback.
-
-    Characters that would break the line or steer a terminal are escaped in the message, so what a
-    client sends can not pose as a line of its own. The lines of a traceback are indented for the
-    same reason: no text inside of an exception can start a line where records start.
-
-    Args:
-        traceback: False puts `` (ValueError: message)`` at the end of the line instead.
-    """
-
-    def __init__(self, traceback: bool = True) -> None:
-        super().__init__(TEXT_FORMAT)
-        self.traceback = traceback
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Returns the record as text without colour and without a final line break."""
-        return self._render(record, record.levelname)
-
-    def format_colored(self, record: logging.LogRecord) -> str:
-        """Returns the record as text whose level name is coloured, without a final line break."""
-        code = next(code for lowest, code in _LEVEL_COLORS if record.levelno >= lowest)
-        return self._render(record, f"\x1b[{code}m{record.levelname}\x1b[0m")
-
-    def _render(self, record: logging.LogRecord, levelname: str) -> str:
-        # Not through Formatter.format: it leaves its texts on the record, for every other handler.
-        line = TEXT_FORMAT % {
-            "asctime": self.formatTime(record),
-            "levelname": levelname,
-            "message": one_line(record.getMessage()),
-        }
-        return line + (self._details(record) if self.traceback else _summary(record))
-
-    def _details(self, record: logging.LogRecord) -> str:
-        blocks: list[str] = []
-        if record.exc_info and _exception_of(record) is not None:
-            blocks.append(self.formatException(record.exc_info))
-        if record.stack_info:
-            blocks.append(self.formatStack(record.stack_info))
-        return "".join(f"\n  {one_line(line)}" for block in blocks for line in block.split("\n"))
-
-
-class JsonFormatter(logging.Formatter):
-    r"""Renders a record as one JSON object on exactly one line, in ASCII.
-
-    The object holds ``time`` (ISO 8601 in UTC, to the millisecond), ``level``, ``logger``,
-    ``message``, where there is one ``exception`` (``type``, ``message``, ``traceback``) and
-    ``stack``, and then what the record has in its attribute ``fields``. Those can not replace the
-    former. A value that JSON can not express becomes its ``str``.
-
-    Args:
-        traceback: False leaves ``traceback`` and ``stack`` out.
-    """
-
-    def __init__(self, traceback: bool = True) -> None:
-        super().__init__()
-        self.traceback = traceback
-        self._encoder = json.JSONEncoder(default=_text, allow_nan=False)
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Returns the record as a JSON object without a final line break."""
-        entry = self._standard_fields(record) | _own_fields(record)
-        try:
-            return self._encoder.encode(entry)
-        except (TypeError, ValueError):  # NaN, a circle, a key that is no string: somewhere below
-            return self._encoder.encode({name: self._encodable(value) for name, value in entry.items()})
-
-    def _standard_fields(self, record: logging.LogRecord) -> dict[str, object]:
-        entry: dict[str, object] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        error = _exception_of(record)
-        if error is not None:
-            entry["exception"] = self._exception(record, error)
-        if self.traceback and record.stack_info:
-            entry["stack"] = record.stack_info
-        return entry
-
-    def _exception(self, record: logging.LogRecord, error: BaseException) -> dict[str, object]:
-        described: dict[str, object] = {"type": type(error).__name__, "message": _text(error)}
-        if self.traceback and record.exc_info:
-            described["traceback"] = self.formatException(record.exc_info)
-        return described
-
-    def _encodable(self, value: object) -> object:
-        try:
-            self._encoder.encode(value)
-        except (TypeError, ValueError):
-            return _text(value)
-        return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,10 +60,94 @@ class ConsoleStyle:
         return JsonFormatter(self.traceback) if self.log_format == "json" else TextFormatter(self.traceback)
 
 
-class ConsoleHandler(logging.Handler):
-    """Writes records to a standard stream and never troubles the caller when that is gone.
+class WritingHandler(logging.Handler):
+    """Renders records and has the lines written: by a writer while there is one, else at once.
 
-    The stream is looked up for each record, so a redirection is followed.
+    It never troubles the caller when the target is gone or full.
+
+    Args:
+        target: Where the lines go.
+
+    Attributes:
+        writer: Writes the lines while an application is served.
+    """
+
+    def __init__(self, target: Target) -> None:
+        super().__init__()
+        self.target = target
+        self.writer: Writer[str] | None = None
+        self._dropped = 0
+
+    @property
+    def dropped(self) -> int:
+        """The number of records that could not be written: closed stream, broken pipe, full disk or queue."""
+        return self._dropped + (0 if self.writer is None else self.writer.dropped)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Has one record written, or counts it as dropped."""
+        try:
+            line = self.render(record) + "\n"
+        except RecursionError:  # as in logging.StreamHandler: reporting it would recurse again
+            raise
+        except Exception:  # noqa: BLE001 - formatting runs foreign code (__str__ of the arguments)
+            self.handleError(record)
+            return
+        # What is an error may be the last that this process says.
+        is_urgent = record.levelno >= logging.ERROR
+        writer = self.writer
+        if writer is None or not writer.put(line, len(line) + _LINE_BYTES, is_urgent=is_urgent):
+            self._write(line)
+
+    def render(self, record: logging.LogRecord) -> str:
+        """Returns the record as a line without its line break."""
+        return self.format(record)
+
+    @contextmanager
+    def writing(self, name: str, report: Report) -> Generator[None]:
+        """Leaves the writing to a thread while the context lasts.
+
+        Args:
+            name: What is written to, for people.
+            report: Is told what happens to the writer.
+        """
+        before = self.writer
+        writer = Writer[str](name, self.target, list, report)
+        writer.start()
+        self.writer = writer
+        try:
+            yield
+        finally:
+            writer.stop()
+            self._dropped += writer.dropped
+            self.writer = before
+
+    def _write(self, line: str) -> None:
+        try:
+            while not self.target.write([line]):
+                pass
+        except (OSError, ValueError):
+            self._dropped += 1
+
+
+class FileHandler(WritingHandler):
+    """Appends records to a file, never coloured, and follows when it is rotated.
+
+    Args:
+        path: The file; it is opened here.
+        setting: The setting that names it, for the error.
+        style: How the lines look.
+
+    Raises:
+        LogFileError: The file can not be opened for appending.
+    """
+
+    def __init__(self, path: str, *, setting: str, style: ConsoleStyle) -> None:
+        super().__init__(FileTarget(path, setting=setting))
+        self.setFormatter(style.build_formatter())
+
+
+class ConsoleHandler(WritingHandler):
+    """Writes records to a standard stream, which is looked up each time, so a redirection is followed.
 
     Args:
         stream_name: ``"stderr"`` or ``"stdout"``.
@@ -189,25 +156,26 @@ class ConsoleHandler(logging.Handler):
         traceback: See `ConsoleStyle`.
         defer_to: While this logger has handlers, its own or inherited, nothing is written: the
             records reach those by propagation, and no line shall appear twice.
-
-    Attributes:
-        dropped: The number of records that could not be written: closed stream, broken pipe, full disk.
     """
 
     def __init__(
         self,
-        stream_name: Literal["stderr", "stdout"],
+        stream_name: StreamName,
         *,
         log_format: LogFormat = "text",
         color: bool | None = None,
         traceback: bool = True,
         defer_to: logging.Logger | None = None,
     ) -> None:
-        super().__init__()
-        self.stream_name = stream_name
+        self._stream = StreamTarget(stream_name)
+        super().__init__(self._stream)
         self.defer_to = defer_to
-        self.dropped: int = 0
         self.style = ConsoleStyle(log_format=log_format, color=color, traceback=traceback)
+
+    @property
+    def title(self) -> str:
+        """What people call the stream, e.g. ``"standard error"``."""
+        return self._stream.title
 
     @property
     def style(self) -> ConsoleStyle:
@@ -220,40 +188,20 @@ class ConsoleHandler(logging.Handler):
         self.setFormatter(style.build_formatter())
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes one record, or counts it as dropped."""
-        if self.defer_to is not None and self.defer_to.hasHandlers():
-            return
-        stream = self._stream()
-        try:
-            line = self._render(record, stream)
-        except RecursionError:  # as in logging.StreamHandler: reporting it would recurse again
-            raise
-        except Exception:  # noqa: BLE001 - formatting runs foreign code (__str__ of the arguments)
-            self.handleError(record)
-        else:
-            self._write(stream, line + "\n")
+        """Has one record written, unless others do it."""
+        if self.defer_to is None or not self.defer_to.hasHandlers():
+            super().emit(record)
 
-    def _stream(self) -> TextIO | None:
-        # Python sets these to None in a process without a console.
-        return sys.stderr if self.stream_name == "stderr" else sys.stdout
-
-    def _render(self, record: logging.LogRecord, stream: TextIO | None) -> str:
-        formatter = self.formatter
-        if stream is None or not isinstance(formatter, TextFormatter):
-            return self.format(record)
-        if wants_color(stream, self.style.color, os.environ):
+    def render(self, record: logging.LogRecord) -> str:
+        """Returns the record as a line, coloured where the stream is to be."""
+        stream, formatter = self._stream.stream, self.formatter
+        if (
+            stream is not None
+            and isinstance(formatter, TextFormatter)
+            and wants_color(stream, self.style.color, os.environ)
+        ):
             return formatter.format_colored(record)
-        return formatter.format(record)
-
-    def _write(self, stream: TextIO | None, line: str) -> None:
-        if stream is None:
-            self.dropped += 1
-            return
-        try:
-            _write_encodable(stream, line)
-            stream.flush()
-        except (OSError, ValueError):  # ValueError: the stream is closed
-            self.dropped += 1
+        return self.format(record)
 
 
 class PrivateLogger(logging.Logger):
@@ -314,154 +262,45 @@ def run_style(logger: logging.Logger, *, level: int | None, style: ConsoleStyle)
             handler.style = before
 
 
-def uvicorn_forwarded(
-    get_logger: Callable[[], logging.Logger], *, level: int
-) -> AbstractContextManager[None]:
-    """Sends what uvicorn logs in this thread to another logger while the context lasts.
-
-    Several threads may do so at once, each for its own server; what uvicorn logs in a thread that
-    does not, goes where it went before. The lines that every run brings are demoted to DEBUG.
-    Uvicorn's logger is as it was when the last context ends.
+@contextmanager
+def written_aside(logger: logging.Logger, *, report: Report) -> Generator[None]:
+    """Leaves the writing of the logger's lines to threads while the context lasts.
 
     Args:
-        get_logger: Gives the logger; asked for each record, so that an override is seen at once.
-        level: The lowest level of interest; INFO and above always arrive at the logger.
-    """
-    return _forwarded(UVICORN_LOGGER_NAME, get_logger, level)
-
-
-@contextmanager
-def rooms_forwarded(get_logger: Callable[[], logging.Logger], *, level: int) -> Generator[None]:
-    """Does the same with what the cache, the compressor and the injector log, which know no application.
-
-    What is logged in a thread that does not serve, is sent to the logger of the latest server.
+        logger: The logger; of its handlers only each `ConsoleHandler` is changed.
+        report: Is told what happens to the writers.
     """
     with ExitStack() as stack:
-        for name in ROOM_LOGGER_NAMES:
-            stack.enter_context(_forwarded(name, get_logger, level))
+        for handler in _console_handlers(logger):
+            stack.enter_context(handler.writing(handler.title, report))
         yield
 
 
 @contextmanager
-def _forwarded(name: str, get_logger: Callable[[], logging.Logger], level: int) -> Generator[None]:
-    forwarder = _install_forwarder(logging.getLogger(name), get_logger, level)
-    try:
+def error_log(
+    logger: logging.Logger, path: str | None, *, style: ConsoleStyle, report: Report
+) -> Generator[None]:
+    """Appends the logger's records to a file while the context lasts.
+
+    Args:
+        logger: The logger; what is no logger, e.g. a mock, is left alone.
+        path: The file; None for none.
+        style: How the lines look.
+        report: Is told what happens to the writer.
+
+    Raises:
+        LogFileError: The file can not be opened for appending.
+    """
+    if path is None or not isinstance(cast(object, logger), logging.Logger):
         yield
-    finally:
-        _remove_forwarder(forwarder)
-
-
-@dataclass(frozen=True, slots=True)
-class _LoggerState:
-    """What a forwarder changes on uvicorn's logger, as it was before the first one came."""
-
-    level: int
-    propagate: bool
-
-    def restore(self, logger: logging.Logger) -> None:
-        logger.setLevel(self.level)
-        logger.propagate = self.propagate
-
-    def pass_on(self, logger: logging.Logger, record: logging.LogRecord) -> None:
-        """Lets the record go on to the logger's parents as it would have in this state."""
-        parent = logger.parent
-        if parent is None or not self.propagate:
-            return
-        if record.levelno >= (self.level or parent.getEffectiveLevel()):
-            parent.callHandlers(record)
-
-
-class _Forwarder(logging.Handler):
-    """Hands the records of one thread from a logger to another one."""
-
-    def __init__(
-        self,
-        origin: logging.Logger,
-        get_logger: Callable[[], logging.Logger],
-        level: int,
-        before: _LoggerState,
-    ) -> None:
-        super().__init__()
-        self.origin = origin
-        self.get_logger = get_logger
-        # NOTSET would inherit uvicorn's parent's level; below DEBUG uvicorn traces every connection.
-        self.wanted_level = min(level or logging.DEBUG, logging.INFO)
-        self.before = before
-        self.thread_id = threading.get_ident()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Forwards the record if this is the forwarder of its thread."""
-        forwarders = _forwarders(self.origin)
-        thread_id = record.thread or threading.get_ident()  # None with logging.logThreads = False
-        responsible = [forwarder for forwarder in forwarders if forwarder.thread_id == thread_id]
-        if self.origin.name in ROOM_LOGGER_NAMES:
-            responsible = responsible or forwarders
-        if responsible:
-            if responsible[-1] is self:
-                self._forward(record)
-        elif forwarders[:1] == [self]:  # a foreign thread: one of the forwarders passes it on
-            self.before.pass_on(self.origin, record)
-
-    def _forward(self, record: logging.LogRecord) -> None:
+        return
+    handler = FileHandler(path, setting="error_log_file", style=style)
+    with handler.writing(f"error_log_file {path!r}", report):
+        logger.addHandler(handler)
         try:
-            logger = self.get_logger()
-            ours = _adopt(record)
-            if logger.isEnabledFor(ours.levelno):
-                logger.handle(ours)
-        except RecursionError:  # as in logging.StreamHandler: reporting it would recurse again
-            raise
-        except Exception:  # noqa: BLE001 - a provider or a message that fails must not stop uvicorn
-            self.handleError(record)
-
-
-def _install_forwarder(
-    logger: logging.Logger, get_logger: Callable[[], logging.Logger], level: int
-) -> _Forwarder:
-    with _logging_lock():
-        present = _forwarders(logger)
-        before = present[0].before if present else _LoggerState(logger.level, logger.propagate)
-        forwarder = _Forwarder(logger, get_logger, level, before)
-        logger.addHandler(forwarder)
-        logger.propagate = False
-        logger.setLevel(_lowest_level([*present, forwarder]))
-    return forwarder
-
-
-def _remove_forwarder(forwarder: _Forwarder) -> None:
-    logger = forwarder.origin
-    with _logging_lock():
-        logger.removeHandler(forwarder)
-        remaining = _forwarders(logger)
-        if remaining:
-            logger.setLevel(_lowest_level(remaining))
-        else:
-            forwarder.before.restore(logger)
-    forwarder.close()
-
-
-def _logging_lock() -> threading.RLock:
-    # The state under change is logging's own, and so is the one lock that every thread can find.
-    # It has no public name: typeshed does not know it either.
-    return cast(threading.RLock, vars(logging)["_lock"])
-
-
-def _forwarders(logger: logging.Logger) -> list[_Forwarder]:
-    return [handler for handler in logger.handlers if isinstance(handler, _Forwarder)]
-
-
-def _lowest_level(forwarders: list[_Forwarder]) -> int:
-    return min(forwarder.wanted_level for forwarder in forwarders)
-
-
-def _adopt(record: logging.LogRecord) -> logging.LogRecord:
-    """Returns a copy of uvicorn's record for the log of aeros; the record itself stays as it is."""
-    ours = copy.copy(record)
-    ours.msg = record.getMessage().rstrip()  # some of uvicorn's messages end with a line break
-    ours.args = None
-    if record.levelno == logging.INFO and str(record.msg).startswith(_UVICORN_ROUTINE):
-        ours.levelno = logging.DEBUG
-        ours.levelname = logging.getLevelName(logging.DEBUG)
-    return ours
+            yield
+        finally:
+            logger.removeHandler(handler)
 
 
 def _console_handlers(logger: object) -> list[ConsoleHandler]:
@@ -474,38 +313,3 @@ def _console_handlers(logger: object) -> list[ConsoleHandler]:
 def _level_of(logger: object) -> int | None:
     level: object = getattr(logger, "level", None)
     return level if isinstance(level, int) else None
-
-
-def _write_encodable(stream: TextIO, line: str) -> None:
-    try:
-        stream.write(line)
-    except UnicodeEncodeError:  # standard output is strict, and an ASCII locale is common in containers
-        stream.write(line.encode(stream.encoding, "backslashreplace").decode(stream.encoding))
-
-
-def _exception_of(record: logging.LogRecord) -> BaseException | None:
-    # With exc_info=True outside of an except block this is (None, None, None).
-    return record.exc_info[1] if record.exc_info else None
-
-
-def _summary(record: logging.LogRecord) -> str:
-    error = _exception_of(record)
-    if error is None:
-        return ""
-    text = one_line(_text(error))
-    return f" ({type(error).__name__}: {text})" if text else f" ({type(error).__name__})"
-
-
-def _own_fields(record: logging.LogRecord) -> dict[str, object]:
-    fields: object = getattr(record, "fields", None)
-    if not isinstance(fields, Mapping):
-        return {}
-    named = ((str(name), value) for name, value in cast(Mapping[object, object], fields).items())
-    return {name: value for name, value in named if name not in _STANDARD_FIELDS}
-
-
-def _text(value: object) -> str:
-    try:
-        return str(value)
-    except Exception:  # noqa: BLE001 - foreign code; a log line must not fail for it
-        return f"<{type(value).__name__} without text>"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from inspect import signature
 from os import PathLike
 from typing import Any, Final, Literal, TypedDict, cast
@@ -22,6 +22,8 @@ class OwnOptions(TypedDict, total=False):
     log_level: int | str
     access_log_file: str | PathLike[str] | None
     access_log_to_std: bool
+    access_log_exclude: Sequence[str]
+    error_log_file: str | PathLike[str] | None
     traceback: bool
     soft_limit: int | None
     hard_limit: int | None
@@ -107,6 +109,8 @@ _RUN_ARGUMENTS: Final = frozenset(
         "log_level",
         "access_log_file",
         "access_log_to_std",
+        "access_log_exclude",
+        "error_log_file",
         "traceback",
         "soft_limit",
         "hard_limit",

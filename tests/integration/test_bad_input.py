@@ -82,6 +82,16 @@ BAD_ARGUMENTS = {
         "access_log_file: '.' can not be written (Is a directory)",
         "give a file",
     ),
+    "error log in a missing folder": (
+        "error_log_file='missing/error.log'",
+        "error_log_file: 'missing/error.log' can not be written (No such file or directory)",
+        "give a file in a folder that exists",
+    ),
+    "path to keep out without a slash": (
+        "access_log_exclude=['livez']",
+        "access_log_exclude: ['livez'] does not fit",
+        "give paths that begin with a slash",
+    ),
     "limits the wrong way round": (
         "soft_limit=10, hard_limit=5",
         "hard_limit: 5 does not fit",

@@ -349,6 +349,8 @@ STATED: Final[Mapping[str, tuple[Any, Any]]] = {
     "log_level": (logging.ERROR, logging.DEBUG),
     "access_log_file": ("strong.log", "weak.log"),
     "access_log_to_std": (False, True),
+    "access_log_exclude": (("/strong",), ("/weak",)),
+    "error_log_file": ("strong.err", "weak.err"),
     "traceback": (False, True),
     "soft_limit": (3, 4),
     "hard_limit": (90, 91),
@@ -361,7 +363,9 @@ CONSTRUCTOR: Final = {"host": "host", "port": "port", "log_level": "logging_leve
 def resolved_setting(setting: str, layers: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch) -> object:
     """Returns a setting during a run, when each layer states its value."""
     if "environment" in layers:
-        monkeypatch.setenv(f"AEROS_{setting.upper()}", str(layers["environment"]))
+        value = layers["environment"]
+        text = ",".join(cast("tuple[str, ...]", value)) if isinstance(value, tuple) else str(value)
+        monkeypatch.setenv(f"AEROS_{setting.upper()}", text)
     recorder = Recorder(
         {CONSTRUCTOR[setting]: layers["WebServer"]} if "WebServer" in layers else {},
         {setting: layers["config"]} if "config" in layers else {},

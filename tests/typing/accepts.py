@@ -466,6 +466,8 @@ assert_type(settings.host, str)
 assert_type(settings.port, int)
 assert_type(settings.log_level, int)
 assert_type(settings.access_log_file, str | None)
+assert_type(settings.error_log_file, str | None)
+assert_type(settings.access_log_exclude, tuple[str, ...])
 assert_type(settings.soft_limit, int | None)
 assert_type(settings.global_headers, Mapping[str, str])
 assert_type(settings.color, bool | None)
@@ -482,6 +484,7 @@ def serve() -> None:
         port=0, log_level=logging.WARNING, access_log_file=Path("access.log"), access_log_to_std=True
     )
     app.run_server(soft_limit=None, hard_limit=None, log_format="json", color=None)
+    app.run_server(error_log_file=Path("error.log"), access_log_exclude=["/livez"])
     app.run_server(
         workers=4, proxy_headers=True, timeout_keep_alive=5, loop="uvloop", ssl_keyfile=Path("key")
     )

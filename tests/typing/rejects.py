@@ -193,6 +193,8 @@ def serve() -> None:
     app.run_server(hard_limit=1.5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     app.run_server(log_level=None, log_format="yaml")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     app.run_server(access_log_file=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    app.run_server(error_log_file=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    app.run_server(access_log_exclude=[5])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     app.run_server(wrokers=4)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     app.run_server(workers="4")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     app.run(loop="uvloop")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -50,6 +50,15 @@ ACCEPTED: list[tuple[str, object, object]] = [
     ("access_log_file", "", None),
     ("access_log_to_std", "yes", True),
     ("access_log_to_std", "0", False),
+    ("access_log_exclude", ("/livez",), ("/livez",)),
+    ("access_log_exclude", ["/livez", "/a/caf\xe9"], ("/livez", "/a/caf\xe9")),
+    ("access_log_exclude", "/livez, /readyz", ("/livez", "/readyz")),
+    ("access_log_exclude", "", ()),
+    ("access_log_exclude", "none", ()),
+    ("access_log_exclude", None, ()),
+    ("error_log_file", "e.log", "e.log"),
+    ("error_log_file", PurePosixPath("/x/e.log"), "/x/e.log"),
+    ("error_log_file", "none", None),
     ("traceback", "true", True),
     ("traceback", "no", False),
     ("soft_limit", 1, 1),
@@ -102,6 +111,18 @@ REJECTED: list[tuple[str, object]] = [
     ("access_log_file", "a\0b"),
     ("access_log_file", b"a"),
     ("access_log_to_std", 0),
+    ("access_log_exclude", "livez"),
+    ("access_log_exclude", "/livez,"),
+    ("access_log_exclude", ["/a b"]),
+    ("access_log_exclude", ["/a?b"]),
+    ("access_log_exclude", ["/a#b"]),
+    ("access_log_exclude", ["/a\n"]),
+    ("access_log_exclude", [b"/a"]),
+    ("access_log_exclude", b"/a"),
+    ("access_log_exclude", {"/a": 1}),
+    ("access_log_exclude", 5),
+    ("error_log_file", 3),
+    ("error_log_file", "a\0b"),
     ("traceback", []),
     ("soft_limit", 0),
     ("soft_limit", -1),
@@ -154,6 +175,7 @@ def test_defaults_are_those_of_the_reference() -> None:
     assert (settings.log_level, settings.access_log_file, settings.access_log_to_std) == (20, None, True)
     assert (settings.traceback, settings.soft_limit, settings.hard_limit) == (True, 32, 42)
     assert (settings.log_format, settings.color) == ("text", None)
+    assert (settings.access_log_exclude, settings.error_log_file) == ((), None)
     assert (dict(settings.global_headers), dict(settings.uvicorn_options)) == ({}, {})
 
 
@@ -247,6 +269,8 @@ def test_headers_keep_their_order_and_are_ready_for_asgi() -> None:
         ("AEROS_LOGGING_LEVEL", "debug", ("log_level", 10)),
         ("AEROS_ACCESS_LOG_FILE", "a.log", ("access_log_file", "a.log")),
         ("AEROS_ACCESS_LOG_TO_STD", "no", ("access_log_to_std", False)),
+        ("AEROS_ACCESS_LOG_EXCLUDE", "/livez,/readyz", ("access_log_exclude", ("/livez", "/readyz"))),
+        ("AEROS_ERROR_LOG_FILE", "e.log", ("error_log_file", "e.log")),
         ("AEROS_TRACEBACK", "0", ("traceback", False)),
         ("AEROS_SOFT_LIMIT", "3", ("soft_limit", 3)),
         ("AEROS_SOFT_LIMIT", "none", ("soft_limit", None)),
