@@ -26,6 +26,7 @@ from aeros.compression import Base, Negotiated
 from aeros.errors import ProviderError, misspelt_name
 from aeros.injection import RequestScoped
 from aeros.injection.instance import ContainerInstance
+from aeros.injection.lifetimes import captives_in, name_in
 from aeros.serving.log import ConsoleStyle, build_logger
 from aeros.serving.runner import AnyServer
 from aeros.serving.server import Server
@@ -97,7 +98,8 @@ def check_container(container: object) -> None:
 
     Raises:
         ProviderError: It is no container instance, lacks a standard provider, has one whose class
-            can be seen to give the wrong type, or has one that looks like a misspelt standard one.
+            can be seen to give the wrong type, has one that looks like a misspelt standard one, or
+            one that would keep what is closed after each request.
     """
     if isinstance(container, type) or not isinstance(container, containers.Container):
         raise ProviderError(
@@ -113,6 +115,13 @@ def check_container(container: object) -> None:
         _check_spelling(name)
     for name, promised in _PROMISED.items():
         _check_class(name, found[name], promised)
+    for name, (keeping, kept) in captives_in(container):
+        session = name_in(container, kept, kept.name)
+        raise ProviderError(
+            name,
+            f"is a {type(keeping).__name__}, which would keep {session!r} ({kept.name}) beyond its request",
+            "make it a Factory, or give it what is not closed after each request",
+        )
 
 
 def resolved(container: containers.Container, name: str) -> object:

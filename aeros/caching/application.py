@@ -90,7 +90,7 @@ class CachingApplication(Quart):
     def cache(
         self,
         timeout: Timeout | None = None,
-        key_prefix: str | Callable[[], str] = "view/%s",
+        key_prefix: str | Callable[[], str | Awaitable[str]] = "view/%s",
         unless: Callable[[], bool | Awaitable[bool]] | None = None,
         forced_update: Callable[[], bool | Awaitable[bool]] | None = None,
         response_filter: Callable[[Response], bool | Awaitable[bool]] | None = None,
@@ -152,7 +152,7 @@ class CachingApplication(Quart):
         """
         rules = CacheRules(
             timeout=checked_seconds("timeout", timeout),
-            key_prefix=key_prefix,
+            key_prefix=self._option(key_prefix) if callable(key_prefix) else key_prefix,
             query=checked_query(query_string, query_include, query_exclude),
             hash_method=hash_method,
             cache_none=cache_none,
@@ -401,7 +401,7 @@ class CachingApplication(Quart):
         if endpoint is not None:
             marks += path_marks(cast("Mapping[str, object]", request.scope))
             route = cached_route(self.view_functions.get(endpoint))
-            shared = () if route is None else route.rules.key_template()
+            shared = () if route is None else (await route.rules_now()).key_template()
             marks += [shared_mark(text) for text in shared if len(shared) == 1]
         if marks:
             await self.current_cache().evict(marks)
@@ -439,6 +439,14 @@ class CachingApplication(Quart):
         if self.injected_names(function):
             raise InvalidSettingError(option, function, "a function of the arguments, without inject()")
 
+    @overload
+    def _option(self, function: None) -> None: ...
+    @overload
+    def _option(self, function: Callable[P, T | Awaitable[T]]) -> Callable[P, T | Awaitable[T]]: ...
+    @overload
+    def _option(
+        self, function: Callable[P, T | Awaitable[T]] | None
+    ) -> Callable[P, T | Awaitable[T]] | None: ...
     def _option(self, function: Callable[P, T | Awaitable[T]] | None) -> Callable[P, T | Awaitable[T]] | None:
         # What is no function is told of by those who check it.
         return self.with_injected(function) if callable(function) else function

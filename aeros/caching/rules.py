@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import MappingProxyType
@@ -57,7 +57,7 @@ class CacheRules:
     """
 
     timeout: float | None = None
-    key_prefix: str | Callable[[], str] = "view/%s"
+    key_prefix: str | Callable[[], str | Awaitable[str]] = "view/%s"
     query: QuerySelection | None = None
     hash_method: HashMethod = hashlib.md5
     cache_none: bool = False
@@ -98,7 +98,8 @@ class CacheRules:
         for itself.
         """
         if not isinstance(self.key_prefix, str):
-            return (self.key_prefix(),)
+            # One that has to be awaited for has been, by the route.
+            return (cast(str, self.key_prefix()),)
         before, placeholder, after = self.key_prefix.partition("%s")
         return (before, after) if placeholder else (before,)
 

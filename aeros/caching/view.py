@@ -7,7 +7,7 @@ middleware) runs for every request, hit or miss; what is inside runs only for a 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, wraps
 from inspect import isawaitable
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast, overload
@@ -158,6 +158,21 @@ class CachedRoute:
             and asked.key is None
         )
 
+    async def rules_now(self) -> CacheRules:
+        """Returns the rules with the key prefix of the current request, where it is a callable.
+
+        Raises:
+            InvalidSettingError: It returns no text.
+        """
+        asked = self.rules.key_prefix
+        if isinstance(asked, str):
+            return self.rules
+        text = asked()
+        text = await text if isawaitable(text) else text
+        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # it comes from users
+            raise InvalidSettingError("key_prefix", text, "text, or a callable that returns it")
+        return replace(self.rules, key_prefix=lambda: text)
+
     def is_route_of(self, view: object) -> bool:
         """Tells whether ``view`` is the cached view itself, with nothing around it."""
         # A decorator that uses wraps() takes the marks over, but not who they are of.
@@ -235,8 +250,9 @@ async def explained(
         return Explanation(outcome="bypass", reason="unless")
     if await _asked(route.conditions.forced_update):
         return Explanation(outcome="miss", reason="forced-update")
+    rules = await route.rules_now()
     extra = await route.conditions.key_parts()
-    return await cache.explain(scope, route.rules, tags=tags_of(route.rules, (), arguments), extra=extra)
+    return await cache.explain(scope, rules, tags=tags_of(rules, (), arguments), extra=extra)
 
 
 class _Visit:
@@ -290,11 +306,12 @@ class _Visit:
             if await _asked(conditions.unless):
                 return cache.bypass("unless")
             update = refresh is None and await _asked(conditions.forced_update)
+            rules = await self._route.rules_now()
             extra = await conditions.key_parts()
             # Waiting for another request's view takes no slot from those who work.
             self._exchange.release_slot()
             return await cache.open(
-                request.scope, self._route.rules, update=update, tags=self._tags, extra=extra, refresh=refresh
+                request.scope, rules, update=update, tags=self._tags, extra=extra, refresh=refresh
             )
 
     async def _after(self, error: Exception, transaction: Transaction, hooks: int) -> AnyResponse | None:

@@ -19,7 +19,8 @@ from dependency_injector import containers, providers
 
 from aeros.errors import InvalidSettingError, NotInjectedError, UnknownProviderError
 from aeros.injection.graph import option_of, root_of, traversed
-from aeros.injection.request_scope import Call, scoped_in
+from aeros.injection.lifetimes import captives_of
+from aeros.injection.request_scope import Call
 
 T = TypeVar("T")
 
@@ -253,13 +254,10 @@ def _by_name(
 
 def _check_lifetimes(provider: AnyProvider, where: str) -> None:
     """Refuses what would outlive what it is made of."""
-    for item in (provider, *traversed(provider)):
-        if isinstance(item, providers.BaseSingleton | providers.Resource):
-            scoped = next(iter(scoped_in(item)), None)
-            if scoped is not None:
-                raise InvalidSettingError(
-                    where,
-                    item,
-                    f"a provider that does not keep {scoped.name}, which is closed after each request:"
-                    " make it a Factory",
-                )
+    for captive in captives_of(provider):
+        raise InvalidSettingError(
+            where,
+            captive.keeping,
+            f"a provider that does not keep {captive.kept.name}, which is closed after each request:"
+            " make it a Factory",
+        )

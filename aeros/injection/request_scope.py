@@ -422,22 +422,20 @@ _STEADY: Final = (
 )
 
 
-def scoped_in(provider: AnyProvider) -> Iterator[RequestScoped[Any]]:
-    """Yields the request-scoped providers that a call of ``provider`` needs, as overridden now."""
-    for item in needed_by(provider):
-        if isinstance(item, RequestScoped):
-            yield item
+def may_be_needed_by(provider: AnyProvider) -> Iterator[AnyProvider]:
+    """Yields a provider and what its call may call, as overridden now. Nothing is called to find out.
 
-
-def needed_by(provider: AnyProvider) -> Iterator[AnyProvider]:
-    """Yields a provider and what its call calls, as overridden now; a request-scoped one is an end of it."""
-    for item in _walked(provider):
+    A request-scoped one is an end of it: it opens what it needs itself.
+    """
+    for item in _walked(provider, chooses=False):
         if not isinstance(item, RequestScoped) or overriding(item) is None:
             yield item
 
 
-def _walked(provider: AnyProvider, ends: tuple[type[AnyProvider], ...] = ()) -> Iterator[AnyProvider]:
-    """Yields them all, those included that another one stands in for."""
+def _walked(
+    provider: AnyProvider, ends: tuple[type[AnyProvider], ...] = (), *, chooses: bool = True
+) -> Iterator[AnyProvider]:
+    """Yields them all, those included that another one stands in for; the branch that a selector chooses."""
     seen: set[int] = set()
     waiting = [provider]
     while waiting:
@@ -449,7 +447,7 @@ def _walked(provider: AnyProvider, ends: tuple[type[AnyProvider], ...] = ()) -> 
         instead = overriding(item)
         if instead is not None:
             waiting.append(instead)
-        elif isinstance(item, providers.Selector):
+        elif chooses and isinstance(item, providers.Selector):
             # Only the chosen branch is called.
             chosen = None if item.selector is None else cast(object, item.selector())
             branch = item.providers.get(str(chosen))

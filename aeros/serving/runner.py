@@ -16,10 +16,12 @@ from typing import Any, Final, Protocol, cast
 import uvicorn
 from uvicorn.config import LOOP_FACTORIES, STARTUP_FAILURE
 from uvicorn.importer import ImportFromStringError, import_from_string
+from uvicorn.lifespan.on import LifespanOn
 from uvicorn.supervisors import ChangeReload, Multiprocess
 
 from aeros.errors import ConfigurationError, InvalidSettingError, ProviderError, StartupError
 from aeros.serving.application import Servable, ServedApplication
+from aeros.serving.lifespan import Lifespan
 from aeros.serving.server import Announce, Server, bind_sockets, urls
 from aeros.settings import ServerSettings
 
@@ -48,6 +50,12 @@ class Config(uvicorn.Config):
     def should_reload(self) -> bool:
         """Whether to start again when a source file changes."""
         return self.reload
+
+    def load(self) -> None:
+        """Loads what the options name, with our lifespan in place of uvicorn's."""
+        super().load()
+        if self.lifespan_class is LifespanOn:
+            self.lifespan_class = Lifespan
 
 
 def build_config(app: ServedApplication, *, one_process: bool = False) -> Config:
@@ -300,7 +308,10 @@ class _ServerThread:
     def _raise_error(self) -> None:
         if isinstance(self._error, ConfigurationError):
             raise self._error
-        raise StartupError("the application did not start; its log says why") from self._error
+        lifespan = getattr(self._server, "lifespan", None)
+        problem = lifespan.problem if isinstance(lifespan, Lifespan) else None
+        why = f": {problem}" if problem else "; its log says why"
+        raise StartupError(f"the application did not start{why}") from self._error
 
 
 def announcer(app: Servable, config: uvicorn.Config) -> Announce:

@@ -591,6 +591,76 @@ def test_the_callables_of_the_cache_get_what_they_inject(*, is_async: bool) -> N
         assert "view" in names
 
 
+@pytest.mark.parametrize("is_async", [True, False])
+def test_the_key_prefix_of_the_cache_gets_what_it_injects(*, is_async: bool) -> None:
+    """At each request; also when an unsafe request evicts what its path shares with others."""
+    app = shop()
+    made: list[str] = []
+
+    async def prefix(users: Users = inject(AppContainer.users)) -> str:
+        return f"for {users.name}, not %s"
+
+    def sync_prefix(*, users: Users = inject(AppContainer.users)) -> str:
+        return f"for {users.name}, not %s"
+
+    @app.route("/<path>")
+    @app.cache(timeout=60, key_prefix=prefix if is_async else sync_prefix)
+    async def view(path: str) -> str:
+        made.append(path)
+        return str(len(made))
+
+    @app.route("/<path>", methods=["POST"])
+    async def write(path: str) -> str:
+        return "written"
+
+    with serving(app) as client:
+
+        def read(name: str, path: str) -> str:
+            with override(app.container.users, Users(name)):
+                return client.get(path).text
+
+        def reads() -> list[str]:
+            return [read("ada", "/a"), read("ada", "/b"), read("grace", "/a"), read("grace", "/b")]
+
+        assert reads() == ["1", "1", "2", "2"]
+        with override(app.container.users, Users("grace")):
+            client.post("/b")
+        assert reads() == ["1", "1", "3", "3"]
+
+
+def test_a_key_prefix_that_is_no_text_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """As for the other options: the error says which one it is."""
+    app = shop()
+    wrong = cast("Callable[[], str]", lambda: 5)
+
+    @app.route("/")
+    @app.cache(timeout=60, key_prefix=wrong)
+    async def view() -> str:
+        return "page"
+
+    with serving(app) as client:
+        assert client.get("/").status_code == 500
+    assert "key_prefix" in caplog.text
+
+
+async def test_the_cache_explains_with_the_key_prefix_that_is_injected() -> None:
+    """One that needs a value of the request has it then, too."""
+    app = shop()
+
+    async def prefix(users: Users = inject(AppContainer.users)) -> str:
+        return users.name
+
+    @app.route("/")
+    @app.cache(timeout=60, key_prefix=prefix)
+    async def view() -> str:
+        return "page"
+
+    await app.test_client().get("/")
+    assert (await app.cache_explain("GET", "/")).outcome == "hit"
+    with override(app.container.users, Users("grace")):
+        assert (await app.cache_explain("GET", "/")).outcome == "miss"
+
+
 async def test_the_cache_explains_with_what_its_callables_inject() -> None:
     """No request is going on then; they are asked all the same."""
     app = shop()

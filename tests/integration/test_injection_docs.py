@@ -19,7 +19,12 @@ from dependency_injector import containers, providers
 
 from aeros import Container, StartupError, WebServer, inject
 from aeros.containers import RequestScoped
-from aeros.errors import InvalidSettingError, NotInjectedError, RequestScopeError, UnknownProviderError
+from aeros.errors import (
+    NotInjectedError,
+    ProviderError,
+    RequestScopeError,
+    UnknownProviderError,
+)
 from aeros.testing import override
 from tests.conftest import ROOT, RedisProcess
 from tests.integration.conftest import eventually
@@ -175,22 +180,20 @@ async def test_an_error_is_raised_where_the_value_was_yielded() -> None:
 
 
 def test_what_lives_longer_than_a_request_is_not_made_of_its_values() -> None:
-    """An error when the function is registered; and outside of a request there is no value."""
+    """An application that would do it is not made; and outside of a request there is no value."""
 
     async def open_it() -> AsyncGenerator[list[str]]:
         yield []
 
-    class LongContainer(Container):
+    class BasketContainer(Container):
         basket: providers.Provider[list[str]] = RequestScoped(open_it)
-        count: providers.Provider[int] = providers.Singleton(len, basket)
 
-    app = WebServer("long", container=LongContainer())
+    class LongContainer(BasketContainer):
+        count: providers.Provider[int] = providers.Singleton(len, BasketContainer.basket)
 
-    async def index(count: int = inject(LongContainer.count)) -> str:
-        return str(count)
-
-    with pytest.raises(InvalidSettingError, match="make it a Factory"):
-        app.route("/")(index)
+    with pytest.raises(ProviderError, match=r"container\.count: .*'basket'.*make it a Factory"):
+        WebServer("long", container=LongContainer())
+    app = WebServer("short", container=BasketContainer())
     with pytest.raises(RequestScopeError):
         app.container.basket()
 

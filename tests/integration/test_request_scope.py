@@ -9,11 +9,11 @@ import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
-from dependency_injector import providers
+from dependency_injector import containers, providers
 from quart import Response, abort, after_this_request, request, websocket
 from quart.typing import ResponseTypes
 from websockets.exceptions import ConnectionClosed
@@ -21,7 +21,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from aeros import Cache, CacheControl, Container, Gzip, InvalidSettingError, WebServer, inject
 from aeros.containers import RequestScoped
-from aeros.errors import RequestScopeError
+from aeros.errors import ProviderError, RequestScopeError
 from aeros.testing import override
 from tests.integration.conftest import eventually
 
@@ -996,17 +996,69 @@ def test_a_fake_is_used_in_place_of_a_session() -> None:
 
 
 @pytest.mark.parametrize("kind", [providers.Singleton, providers.Resource])
+@pytest.mark.parametrize("is_between", [True, False])
 def test_what_outlives_requests_must_not_need_a_session(
-    kind: Callable[..., providers.Provider[Books]],
+    kind: Callable[..., providers.Provider[Books]], *, is_between: bool
 ) -> None:
-    """The error names the parameter and the session, when the view is registered."""
+    """The application is not made: the error names both and the cure."""
 
     class KeepingContainer(AppContainer):
-        kept: providers.Provider[Books] = kind(Books, AppContainer.session)
+        between = providers.Factory(Books, AppContainer.session)
+        kept: providers.Provider[Books] = kind(Books, between if is_between else AppContainer.session)
+        above = providers.Factory(Books, kept)
 
-    app = WebServer(__name__, container=KeepingContainer())
+    with pytest.raises(ProviderError) as caught:
+        WebServer(__name__, container=KeepingContainer())
+    assert caught.value.provider == "kept"
+    name = cast(type, kind).__name__
+    assert str(caught.value) == (
+        f"container.kept: is a {name}, which would keep 'session' (open_session) beyond its request;"
+        " make it a Factory, or give it what is not closed after each request"
+    )
 
-    async def view(kept: Books = inject(KeepingContainer.kept)) -> str:
+
+def test_a_captive_of_a_container_within_is_refused() -> None:
+    """With its dotted name; also where only one branch of a selector would be kept."""
+    called: list[str] = []
+
+    def choose() -> str:
+        called.append("choose")
+        return "plain"
+
+    class Storage(containers.DeclarativeContainer):
+        session = RequestScoped(open_session, Ledger())
+        chosen = providers.Selector(
+            providers.Callable(choose), plain=providers.Object(None), scoped=providers.Factory(Books, session)
+        )
+        books = providers.Singleton(Books, chosen)
+
+    class OuterContainer(AppContainer):
+        storage = providers.Container(Storage)
+
+    with pytest.raises(ProviderError, match=r"container\.storage\.books: .*'storage\.session'"):
+        WebServer(__name__, container=OuterContainer())
+    assert called == []
+
+
+def test_a_session_that_a_fake_stands_in_for_is_no_captive() -> None:
+    """Nothing is closed then; without the fake the application is refused."""
+
+    class KeepingContainer(AppContainer):
+        kept = providers.Singleton(Books, AppContainer.session)
+
+    container = KeepingContainer()
+    with override(container.session, Session(1)):
+        WebServer(__name__, container=container)
+    with pytest.raises(ProviderError, match="'session'"):
+        WebServer(__name__, container=container)
+
+
+def test_a_provider_of_ones_own_must_not_keep_a_session() -> None:
+    """One that is no part of the container is seen when the view is registered: the parameter is named."""
+    app = shop()
+    keeping = providers.Singleton(Books, AppContainer.session)
+
+    async def view(kept: Books = inject(keeping)) -> str:
         return ""
 
     with pytest.raises(InvalidSettingError, match=r"view\(kept=\).*open_session") as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import signal
@@ -172,11 +173,28 @@ class FailingContainer(AppContainer):
 def test_a_resource_that_fails_stops_the_start(caplog: pytest.LogCaptureFixture) -> None:
     """The caller of ``run_in_thread()`` is told; those before it are closed; one line says why."""
     app = shop(FailingContainer())
-    with pytest.raises(StartupError), app.run_in_thread():
+    problem = "the resource 'index' did not open: OSError('no\\nindex')"
+    with pytest.raises(StartupError) as caught, app.run_in_thread():
         raise AssertionError("it has started")
+    assert str(caught.value) == f"aeros: the application did not start: {problem}"
     assert app.container.log()[2:] == ["close pool", "close settings"]
-    lines = [record.getMessage() for record in caplog.records if "index" in record.getMessage()]
-    assert lines == ["the resource 'index' did not open: OSError('no\\nindex')"]
+    lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert lines == [problem]
+
+
+def test_a_start_that_fails_without_a_word_is_told_by_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    """An error without a text; somebody has to say something."""
+    app = shop()
+
+    @app.before_serving
+    async def before() -> None:
+        raise ValueError
+
+    with pytest.raises(StartupError, match="its log says why"), app.run_in_thread():
+        raise AssertionError("it has started")
+    lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert lines[1:] == ["Application startup failed. Exiting."]
+    assert "ValueError" in caplog.text  # Quart's own line, which is the first
 
 
 async def test_a_resource_that_fails_is_an_error_of_startup() -> None:
@@ -380,6 +398,7 @@ def test_a_process_whose_resource_fails_ends_with_an_error(
     done = run_script(FAILING, str(workers), timeout=60)
     assert done.returncode not in (0, None)
     assert "Traceback" not in done.stderr
+    assert "startup failed" not in done.stderr
     lines = [line for line in done.stderr.splitlines() if "resource" in line]
     assert len(lines) == workers
     for line in lines:

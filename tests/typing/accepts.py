@@ -840,6 +840,15 @@ assert_type(shelves.container.books().session.url, str)
 assert_type(shelves.container.limits(), dict[str, int])
 
 
+async def pool_key(pool: list[Session] = inject(ShelfContainer.pool)) -> str:
+    return f"{len(pool)} sessions"
+
+
+@shelves.cache(timeout=60, key_prefix=pool_key)
+async def keyed_by_the_shelf() -> str:
+    return ""
+
+
 @shelves.route("/shelves/<int:number>")
 @shelves.cache(timeout=60)
 async def shelf_view(

@@ -64,9 +64,14 @@ def count_rows() -> int:
     return 5
 
 
+async def count_rows_later() -> int:
+    return 5
+
+
 app.cache(unless=maybe)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 app.cache(forced_update=wants_text)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 app.cache(response_filter=wants_text)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+app.cache(key_prefix=count_rows_later)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 app.cache(key_prefix=count_rows)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
