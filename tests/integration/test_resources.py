@@ -400,7 +400,8 @@ def test_a_process_whose_resource_fails_ends_with_an_error(
     assert "Traceback" not in done.stderr
     assert "startup failed" not in done.stderr
     lines = [line for line in done.stderr.splitlines() if "resource" in line]
-    assert len(lines) == workers
+    # The first worker that fails ends them all: another may not have got as far as to say so.
+    assert 1 <= len(lines) <= workers
     for line in lines:
         assert line.endswith(r"ERROR: the resource 'pool' did not open: OSError('no database\nat all')")
-    assert [*logs(tmp_path).values()] == [[*OPENED[:2], *CLOSED[1:]]] * workers
+    assert [*logs(tmp_path).values()].count([*OPENED[:2], *CLOSED[1:]]) >= len(lines)
