@@ -128,7 +128,10 @@ class ServedApplication:
         outbox: Takes whole responses, for all connections.
         known: Requests that were answered without calling the application, by the bytes they came in.
         get_date: Gives the value of ``Date``; None where nobody is to write one.
+        lacking: What uvicorn's protocol lacks, if it is used instead of the one that stands on it.
     """
+
+    lacking: tuple[str, ...] = ()
 
     def __init__(self, app: Servable, settings: ServerSettings, path: str | None = None) -> None:
         self.app = app
@@ -175,6 +178,12 @@ class ServedApplication:
                 forwarded = uvicorn_forwarded(self.app.current_logger, level=settings.log_level)
                 stack.enter_context(forwarded)
             stack.enter_context(rooms_forwarded(self.app.current_logger, level=settings.log_level))
+            if self.lacking:
+                self.app.current_logger().warning(
+                    "Serving with uvicorn's own HTTP protocol, which is slower:"
+                    " this version of uvicorn lacks what aeros's stands on (%s)",
+                    ", ".join(self.lacking),
+                )
             yield
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

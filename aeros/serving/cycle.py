@@ -290,7 +290,7 @@ class Cycle(WholeSend, Arrival):
         head, length = self._head(status, headers)
         is_head = self.scope["method"] == "HEAD"
         if self._chunked or (
-            length != len(body) and not is_head and not (length is None and status in _EMPTY)
+            length != len(body) and not is_head and not (length is None and status in _EMPTY and not body)
         ):
             self._chunked = False
             return None
@@ -377,13 +377,15 @@ class Head:
             name = known.name(given)
             lines.append(known.line(name, given, value))
             if name == b"content-length":
-                self.length = int(value)
+                if self.length is None:
+                    self.length = int(value)
             elif name == b"date":
                 date = None
             elif name == b"transfer-encoding":
-                self.is_chunked = value.lower() == b"chunked"
+                self.is_chunked = self.is_chunked or value.lower() == b"chunked"
             elif name == b"connection":
-                self.is_closing = b"close" in [token.strip() for token in value.lower().split(b",")]
+                tokens = [token.strip() for token in value.lower().split(b",")]
+                self.is_closing = self.is_closing or b"close" in tokens
         if date is not None:
             lines.append(date)
 

@@ -11,6 +11,8 @@ import asyncio
 
 _LARGE_BODY = 16_384
 """Bytes from which copying a body behind its head takes longer than handing both over."""
+_MOST_HELD = 65_536
+"""Bytes of bodies that wait for the end of a turn; of more, flow control has to know."""
 
 
 class Outbox:
@@ -20,12 +22,13 @@ class Outbox:
     for nothing. Whoever writes to a transport by another way calls ``flush()`` first.
     """
 
-    __slots__ = ("_begun", "_flushing", "_held")
+    __slots__ = ("_begun", "_bytes", "_flushing", "_held")
 
     def __init__(self) -> None:
         self._held: list[tuple[asyncio.Transport, bytes, bytes]] = []
         self._flushing: asyncio.Handle | None = None
         self._begun = 0
+        self._bytes = 0
 
     def expect(self) -> None:
         """Takes note that a request begins to be answered."""
@@ -54,8 +57,11 @@ class Outbox:
     ) -> None:
         """Writes a whole response in the next turn of the loop, or with the next ``flush()``."""
         self._held.append((transport, head, body))
+        self._bytes += len(body)
         if self._flushing is None:
             self._flushing = loop.call_soon(self.flush)
+        if self._bytes > _MOST_HELD:
+            self.flush()
 
     def flush(self) -> None:
         """Writes what is held."""
@@ -64,7 +70,7 @@ class Outbox:
         if flushing is None:
             return
         flushing.cancel()
-        held, self._held = self._held, []
+        held, self._held, self._bytes = self._held, [], 0
         for transport, head, body in held:
             if not transport.is_closing():
                 write_whole(transport, head, body)

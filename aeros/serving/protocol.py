@@ -11,13 +11,14 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
+from types import CodeType
 from typing import Any, Final, cast
 from urllib.parse import unquote
 
 import httptools
 from uvicorn.config import Config
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, service_unavailable
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl, service_unavailable
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -30,6 +31,77 @@ from aeros.types import ASGIApplication, RawHeaders, Scope
 # What a proxy says of its client; without any of it uvicorn's middleware changes nothing.
 _FORWARDED: Final = frozenset({b"x-forwarded-proto", b"x-forwarded-for"})
 _LONGEST_KNOWN: Final = 2_048
+# What of uvicorn's protocol is used here: what it has and does, and where its own steps call ours.
+_INHERITED: Final = (
+    "_should_upgrade",
+    "_unset_keepalive_if_required",
+    "_unsupported_upgrade_warning",
+    "app_state",
+    "asgi_version",
+    "client",
+    "config",
+    "connection_lost",
+    "connection_made",
+    "connections",
+    "data_received",
+    "eof_received",
+    "expect_100_continue",
+    "flow",
+    "handle_websocket_upgrade",
+    "headers",
+    "limit_concurrency",
+    "logger",
+    "loop",
+    "on_body",
+    "on_header",
+    "on_headers_complete",
+    "on_message_begin",
+    "on_message_complete",
+    "on_response_complete",
+    "on_url",
+    "parser",
+    "pause_writing",
+    "resume_writing",
+    "root_path",
+    "scheme",
+    "scope",
+    "send_400_response",
+    "server",
+    "server_state",
+    "shutdown",
+    "tasks",
+    "timeout_keep_alive",
+    "timeout_keep_alive_handler",
+    "timeout_keep_alive_task",
+    "transport",
+    "ws_protocol_class",
+)
+_OF_FLOW: Final = (
+    "drain",
+    "pause_reading",
+    "pause_writing",
+    "resume_reading",
+    "resume_writing",
+    "write_paused",
+)
+
+
+def missing_of(base: object) -> tuple[str, ...]:
+    """Returns the names that ``HTTPProtocol`` stands on and that a protocol of uvicorn's lacks.
+
+    Args:
+        base: The class, of which the names count that its ``__init__`` sets; or one connection of it.
+    """
+    flow: object = getattr(base, "flow", None) or FlowControl
+    lacking = [name for name in _INHERITED if not _has(base, name)]
+    return (*lacking, *(f"flow.{name}" for name in _OF_FLOW if not _has(flow, name)))
+
+
+def _has(owner: object, name: str) -> bool:
+    if hasattr(owner, name) or not isinstance(owner, type):
+        return hasattr(owner, name)
+    code: object = getattr(getattr(owner, "__init__"), "__code__", None)  # noqa: B009 - this class's own, to mypy
+    return isinstance(code, CodeType) and name in code.co_names
 
 
 class HTTPProtocol(HttpToolsProtocol):
@@ -69,7 +141,7 @@ class HTTPProtocol(HttpToolsProtocol):
         # The request that is being read, and the one that is being answered: others may wait between.
         self._cycle: Cycle | None = None
         self._running: Cycle | None = None
-        self._pipeline: deque[Cycle] = deque()
+        self._pipeline: deque[tuple[Cycle, ASGIApplication]] = deque()
         self._fields: RawHeaders = []
         self._is_idle = True
         self._idle_since = 0.0
@@ -105,7 +177,7 @@ class HTTPProtocol(HttpToolsProtocol):
             self.timeout_keep_alive_task.cancel()
         if self._running is not None:
             self._running.client_left()
-        for waiting in self._pipeline:
+        for waiting, _ in self._pipeline:
             waiting.client_left()
         self._pipeline.clear()
 
@@ -149,12 +221,13 @@ class HTTPProtocol(HttpToolsProtocol):
             return
         keeps_alive = version != "1.0" and self.parser.should_keep_alive()
         cycle = Cycle(self, scope, keep_alive=keeps_alive, expects_continue=self.expect_100_continue)
+        app = self._app if self._is_forwarded else self._unproxied
         before, self._cycle = self._cycle, cycle
         if before is None or before.response_complete:
-            self._begin(cycle)
+            self._begin(cycle, app)
         else:
             self.flow.pause_reading()
-            self._pipeline.append(cycle)
+            self._pipeline.append((cycle, app))
 
     def on_body(self, body: bytes) -> None:
         """A part of its body is there."""
@@ -179,7 +252,7 @@ class HTTPProtocol(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         if self._pipeline:
-            self._begin(self._pipeline.popleft())
+            self._begin(*self._pipeline.popleft())
         else:
             self._rest()
 
@@ -249,7 +322,7 @@ class HTTPProtocol(HttpToolsProtocol):
         answer = None if question is None else doors.find(question)
         if answer is None:
             return False
-        request = KnownRequest(scheme, method, url, question)
+        request = KnownRequest(scheme, method, raw_path + b"?" + query if query else raw_path, question)
         keeps_alive = self.parser.should_keep_alive()
         if keeps_alive:
             self._answered = request
@@ -323,8 +396,7 @@ class HTTPProtocol(HttpToolsProtocol):
         self.scope: Any = scope
         return scope
 
-    def _begin(self, cycle: Cycle) -> None:
-        app = self._app if self._is_forwarded else self._unproxied
+    def _begin(self, cycle: Cycle, app: ASGIApplication) -> None:
         limit = self.limit_concurrency
         if limit is not None and (len(self.connections) >= limit or len(self.tasks) >= limit):
             app = cast(ASGIApplication, service_unavailable)

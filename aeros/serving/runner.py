@@ -75,7 +75,7 @@ def build_config(app: ServedApplication, *, one_process: bool = False) -> Config
     options.pop("access_log", None)
     options.setdefault("log_config", None)
     if options.get("http", "auto") == "auto":
-        options["http"] = http_protocol()
+        options["http"], app.lacking = http_protocol()
     if one_process:
         options.setdefault("workers", 1)
     if app.settings.uvicorn_options.get("date_header", True):
@@ -95,13 +95,19 @@ def build_config(app: ServedApplication, *, one_process: bool = False) -> Config
     return config
 
 
-def http_protocol() -> type[asyncio.Protocol] | str:
-    """Returns the protocol for HTTP/1.1: aeros's own, or uvicorn's choice without httptools."""
+def http_protocol() -> tuple[type[asyncio.Protocol] | str, tuple[str, ...]]:
+    """Returns the protocol for HTTP/1.1, and what of uvicorn's it lacks if it is not aeros's own.
+
+    It is uvicorn's own where something is lacking, and uvicorn's choice without httptools.
+    """
     try:
-        from aeros.serving.protocol import HTTPProtocol
-    except ImportError:
-        return "auto"
-    return HTTPProtocol
+        from aeros.serving.protocol import HTTPProtocol, missing_of
+    except ModuleNotFoundError:
+        return "auto", ()
+    except ImportError as error:
+        return "auto", (str(error),)
+    lacking = missing_of(HTTPProtocol.__base__)
+    return ("httptools", lacking) if lacking else (HTTPProtocol, ())
 
 
 def serve(app: Servable, settings: ServerSettings, *, build_server: ServerFactory, path: str | None) -> None:
