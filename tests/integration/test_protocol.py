@@ -489,6 +489,21 @@ async def test_date_of_the_configuration_is_the_only_one() -> None:
 
 
 @pytest.mark.parametrize("options", [UVICORNS, OWN], ids=["uvicorn", "aeros"])
+async def test_client_that_waits_is_told_to_go_on(options: Mapping[str, object]) -> None:
+    """A view that reads the body gets it from a client that sends none before it has heard."""
+    head, body = post("/", b"", "Expect: 100-continue").replace(b"Length: 0", b"Length: 3"), b"abc"
+    async with listening(made(), options) as server:
+        reader, writer, _ = await server.connect()
+        for _ in range(2):
+            writer.write(head)
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            writer.write(body)
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK\r\n")
+            assert b"b'abc'" in await reader.readuntil(b" 127.0.0.1")
+        writer.close()
+
+
+@pytest.mark.parametrize("options", [UVICORNS, OWN], ids=["uvicorn", "aeros"])
 async def test_client_that_leaves_is_told_to_the_application(options: Mapping[str, object]) -> None:
     """In the middle of a response ``receive`` says so, and what is sent then goes nowhere."""
     told: list[Message] = []
