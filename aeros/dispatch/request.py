@@ -36,13 +36,28 @@ class ArrivedHeaders(Headers):
 
     def __getattr__(self, name: str) -> Any:
         if name != "_list":
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return self._read()
+            raise AttributeError(f"{Headers.__name__!r} object has no attribute {name!r}")
+        return _read(self)
+
+    # Each of these asks for the class before it asks for the fields; they go on as what this is then.
+
+    def __getitem__(self, key: Any) -> Any:
+        _read(self)
+        return self[key]
+
+    def __repr__(self) -> str:
+        _read(self)
+        return repr(self)
+
+    def copy(self) -> Any:
+        """Returns a copy."""
+        _read(self)
+        return self.copy()
 
     def get(self, key: Any, *args: Any, **kwargs: Any) -> Any:
         """Returns the value of a field, or what else was given; all of them need not be read for that."""
         if kwargs or len(args) > 1 or type(key) is not str or not key.isascii():
-            self._read()
+            _read(self)
             return self.get(key, *args, **kwargs)  # as what it is now
         name = key.lower()
         if name == "remote-addr":
@@ -53,18 +68,22 @@ class ArrivedHeaders(Headers):
         return value.decode("latin-1")
 
     def __eq__(self, other: object) -> bool:
-        self._read()
+        _read(self)
         return self == other  # as what it is now
 
     __hash__: None
 
-    def _read(self) -> list[tuple[str, str]]:
-        read = [("Remote-Addr", self._client)]
-        read += [(_titled(name), value.decode("latin-1")) for name, value in self.raw]
-        # Nothing is left that differs.
-        self.__class__ = Headers  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
-        self.__dict__ = {"_list": read}
-        return read
+
+def _read(headers: ArrivedHeaders) -> list[tuple[str, str]]:
+    """Reads all fields; from here on they are ``Headers``."""
+    # Another thread may do so at the same time: both get the same list, and what each began goes on.
+    arrived = headers.__dict__
+    read = [("Remote-Addr", arrived["_client"])]
+    read += [(_titled(name), value.decode("latin-1")) for name, value in arrived["raw"]]
+    kept: list[tuple[str, str]] = arrived.setdefault("_list", read)
+    # Nothing is left that differs.
+    headers.__class__ = Headers  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+    return kept
 
 
 def _titled(name: bytes) -> str:
