@@ -59,12 +59,12 @@ class Renditions(dict[tuple[object, ...], Rendition]):
     """The ways in which a stored response went out, by what of a request decides between them."""
 
     def keep(self, key: tuple[object, ...], rendition: Rendition) -> bool:
-        """Keeps one, in place of the oldest where there are too many; returns whether it is of a new kind."""
-        is_new = key not in self
-        if is_new and len(self) >= _MOST_RENDITIONS:
+        """Keeps one, in place of the oldest where there are too many; returns whether they take more room."""
+        before = self.get(key)
+        if before is None and len(self) >= _MOST_RENDITIONS:
             del self[next(iter(self))]
         self[key] = rendition
-        return is_new
+        return before is None or rendition.size > before.size
 
     @property
     def size(self) -> int:
