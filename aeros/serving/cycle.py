@@ -19,6 +19,7 @@ _NO_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _EMPTY: Final = frozenset({204, 304})
 _FAILURE: Final = b"Internal Server Error"
 _MOST_NAMES: Final = 1_000
+_LONGEST_NAME: Final = 64
 _MOST_LINES: Final = 1_000
 _LONGEST_VALUE: Final = 256
 _LASTING: Final = frozenset(
@@ -412,7 +413,7 @@ class FieldLines(dict[tuple[bytes, bytes], bytes]):
         if not given or _NO_NAME.search(given):
             raise RuntimeError("Invalid HTTP header name.")
         name = given.lower()
-        if len(self._names) < _MOST_NAMES:
+        if len(self._names) < _MOST_NAMES and len(given) <= _LONGEST_NAME:
             self._names[given] = name
         return name
 
