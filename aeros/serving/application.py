@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import signal
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -235,7 +237,27 @@ def serve_imported(path: str, settings: ServerSettings) -> ServedApplication:
     stack = ExitStack()
     stack.enter_context(served.serving())
     atexit.register(stack.close)
+    _close_on_sigterm(stack)
     return served
+
+
+def _close_on_sigterm(stack: ExitStack) -> None:
+    """Has a process that SIGTERM ends write its last lines.
+
+    uvicorn raises the signal once more when a worker has served to the end, for whoever had it
+    before; nobody had, and the process would end on the spot.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        return
+
+    def close(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        stack.close()
+        signal.raise_signal(number)
+
+    signal.signal(signal.SIGTERM, close)
 
 
 class _CountingSend:
