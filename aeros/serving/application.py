@@ -10,8 +10,10 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib import import_module
 from logging import Logger
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 from urllib.parse import quote
+
+from uvicorn.protocols.http.flow_control import service_unavailable
 
 from aeros.exchange import exchange_of, own_date
 from aeros.http.cache_status import CacheStatus
@@ -179,6 +181,15 @@ class ServedApplication:
             await self.app(scope, receive, sending)
         finally:
             self._access_log.write(_access(scope, sending, time.perf_counter() - began))
+
+    async def refuse(self, scope: Scope, receive: Receive, send: Cycle) -> None:
+        """Answers 503 where uvicorn's ``limit_concurrency`` is reached, without calling the application."""
+        began = time.perf_counter()
+        try:
+            await service_unavailable(cast(Any, scope), cast(Any, receive), cast(Any, send))
+        finally:
+            if self._access_log.enabled and scope["raw_path"] not in self._unlogged:
+                self._access_log.write(_access(scope, send, time.perf_counter() - began))
 
     @property
     def logs_access(self) -> bool:

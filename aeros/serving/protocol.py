@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import httptools
 from uvicorn.config import Config
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, service_unavailable
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -240,7 +240,7 @@ class HTTPProtocol(HttpToolsProtocol):
         app = self._app if self._is_forwarded else self._unproxied
         limit = self.limit_concurrency
         if limit is not None and (len(self.connections) >= limit or len(self.tasks) >= limit):
-            app = cast(ASGIApplication, service_unavailable)
+            app = cast(ASGIApplication, self.served.refuse)
             self.logger.warning("Exceeded concurrency limit.")
         self._running = cycle
         context = Context() if self.config.reset_contextvars else None

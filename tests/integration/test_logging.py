@@ -438,6 +438,16 @@ def test_probes_are_kept_out(tmp_path: Path, http: str) -> None:
     assert [entry["path"] for entry in accesses(file)] == ["/livez/", "/page", "/livez2", "/a/livez"]
 
 
+def test_what_the_server_refuses_itself_has_its_line(tmp_path: Path) -> None:
+    """Where uvicorn's ``limit_concurrency`` is reached, the application is not asked."""
+    file = tmp_path / "access.log"
+    with logged(build_app(), file, limit_concurrency=1, access_log_exclude=["/livez"]) as url:
+        assert [httpx.get(url + path).status_code for path in ("/page", "/livez")] == [503, 503]
+    assert [(entry["path"], entry["status"], entry["cache"]) for entry in accesses(file)] == [
+        ("/page", 503, None)
+    ]
+
+
 def test_two_applications_in_a_process_keep_their_logs_apart(tmp_path: Path) -> None:
     """Each has its files and threads, and no thread is left when they have stopped."""
     one, two = tmp_path / "one.log", tmp_path / "two.log"
