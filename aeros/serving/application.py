@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import atexit
+import signal
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib import import_module
 from logging import Logger
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, cast
 from urllib.parse import quote
+
+from uvicorn.protocols.http.flow_control import service_unavailable
 
 from aeros.exchange import HeadMemory, exchange_of, own_date
 from aeros.http.cache_status import CacheStatus
@@ -213,6 +217,15 @@ class ServedApplication:
             del self.known[next(iter(self.known))]
         self.known[data] = request
 
+    async def refuse(self, scope: Scope, receive: Receive, send: Cycle) -> None:
+        """Answers 503 where uvicorn's ``limit_concurrency`` is reached, without calling the application."""
+        began = time.perf_counter()
+        try:
+            await service_unavailable(cast(Any, scope), cast(Any, receive), cast(Any, send))
+        finally:
+            if self._access_log.enabled and scope["raw_path"] not in self._unlogged:
+                self._access_log.write(_access(scope, send, time.perf_counter() - began))
+
     @property
     def logs_access(self) -> bool:
         """Whether a line is written for each request."""
@@ -270,7 +283,27 @@ def serve_imported(path: str, settings: ServerSettings) -> ServedApplication:
     stack = ExitStack()
     stack.enter_context(served.serving())
     atexit.register(stack.close)
+    _close_on_sigterm(stack)
     return served
+
+
+def _close_on_sigterm(stack: ExitStack) -> None:
+    """Has a process that SIGTERM ends write its last lines.
+
+    uvicorn raises the signal once more when a worker has served to the end, for whoever had it
+    before; nobody had, and the process would end on the spot.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        return
+
+    def close(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        stack.close()
+        signal.raise_signal(number)
+
+    signal.signal(signal.SIGTERM, close)
 
 
 class _CountingSend:

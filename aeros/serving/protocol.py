@@ -18,7 +18,7 @@ from urllib.parse import unquote
 import httptools
 from uvicorn.config import Config
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl, service_unavailable
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -399,7 +399,7 @@ class HTTPProtocol(HttpToolsProtocol):
     def _begin(self, cycle: Cycle, app: ASGIApplication) -> None:
         limit = self.limit_concurrency
         if limit is not None and (len(self.connections) >= limit or len(self.tasks) >= limit):
-            app = cast(ASGIApplication, service_unavailable)
+            app = cast(ASGIApplication, self.served.refuse)
             self.logger.warning("Exceeded concurrency limit.")
         self._running = cycle
         self._outbox.expect()

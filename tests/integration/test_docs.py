@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import inspect
+import logging
 import re
+import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from quart import Quart, Response
@@ -13,11 +16,14 @@ from quart import Quart, Response
 from aeros import Cache, CacheControl, RedisStore, WebServer
 from aeros.compression import Base, CompressorOptions
 from aeros.errors import InvalidSettingError
+from aeros.serving.access_log import Access, AccessLog
+from aeros.settings import LogFormat, ServerSettings
 from tests.conftest import ROOT
 
 CACHING = ROOT / "docs" / "caching.md"
 COMPRESSION = ROOT / "docs" / "compression.md"
 CACHE_CONTROL = ROOT / "docs" / "cache-control.md"
+LOGS = ROOT / "docs" / "logging.md"
 
 
 def blocks(page: Path) -> list[str]:
@@ -203,3 +209,51 @@ def test_every_option_of_a_compressor_is_on_its_page() -> None:
         shown = re.search(rf"^\| `{name}` \| `?([\w.]+)`? \|", table, re.MULTILINE)
         assert shown is not None
         assert shown[1] == str(defaults[name].default)
+
+
+@pytest.mark.parametrize("number", range(len(blocks(LOGS))))
+async def test_each_program_of_the_page_on_logs_answers(number: int) -> None:
+    """By itself, without being served."""
+    names: dict[str, object] = {"__name__": "page"}
+    exec(compile(blocks(LOGS)[number], "logging.md", "exec"), names)
+    app = names["app"]
+    assert isinstance(app, WebServer)
+    client = app.test_client()
+    answers = [await client.get("/books/1"), await client.post("/orders")]
+    assert 200 in [answer.status_code for answer in answers]
+
+
+def test_every_setting_of_logs_is_on_their_page_with_its_default() -> None:
+    """What ``run_server()`` takes for its logs, and no other name."""
+    table = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", LOGS.read_text(), re.MULTILINE)
+    parameters = inspect.signature(WebServer.run_server).parameters
+    settings = ServerSettings()
+    for name, default in table:
+        assert name in parameters
+        value = getattr(settings, name)
+        if name == "log_level":
+            assert value == logging.getLevelNamesMapping()[default]
+        else:
+            assert default == repr(value).replace("'", '"')
+    logs = {name for name in parameters if "log" in name or name in ("traceback", "color")}
+    assert {name for name, _ in table} == logs
+
+
+def test_the_lines_on_the_page_are_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In both formats, for the same request."""
+    access = Access(
+        "203.0.113.7", "GET", "/books/1?page=2", "1.1", 200, 1234, 0.00084, "hit", 1_767_323_045.678
+    )
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "UTC")
+        time.tzset()
+        for log_format in get_args(LogFormat):
+            with AccessLog(False, str(tmp_path / log_format), log_format, None, ignore) as log:
+                log.write(access)
+    time.tzset()
+    for log_format in get_args(LogFormat):
+        assert f"\n{(tmp_path / log_format).read_text()}```" in LOGS.read_text()
+
+
+def ignore(_level: int, _text: str) -> None:
+    """Listens to nobody."""
