@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from importlib import import_module
 from logging import Logger
 from typing import Any, Protocol
 
@@ -16,6 +14,7 @@ from aeros.http.fields import first_value, format_http_date
 from aeros.serving.access_log import Access, AccessLog
 from aeros.serving.cycle import Cycle, FieldNames
 from aeros.serving.log import ConsoleStyle, rooms_forwarded, run_style, uvicorn_forwarded
+from aeros.serving.shutdown import Event
 from aeros.settings import ServerSettings
 from aeros.types import Message, RawHeaders, Receive, Scope, Send
 
@@ -85,6 +84,15 @@ class Servable(Protocol):
         """Returns what the banner says of the application, by name."""
         ...
 
+    def caution(self, workers: int) -> None:
+        """Logs what several workers mean for it."""
+        ...
+
+    @property
+    def shutdown_event(self) -> Event:
+        """What its streams wait for, on the running loop."""
+        ...
+
     # Libraries name the shapes of ASGI each in their own way, and Quart names Hypercorn's.
     async def __call__(self, scope: Any, receive: Any, send: Any, /) -> None:
         """Handles one ASGI connection."""
@@ -94,23 +102,18 @@ class Servable(Protocol):
 class ServedApplication:
     """An application as a server sees it.
 
-    It is pickled to a worker process as its import path and settings; unpickling imports the
-    application there and begins to serve it.
-
     Args:
         app: The application.
         settings: How this run is served.
-        path: ``"module:variable"`` for worker processes, None where there are none.
 
     Attributes:
         field_names: Names of fields that responses may have, for all connections.
         get_date: Gives the value of ``Date``; None where nobody is to write one.
     """
 
-    def __init__(self, app: Servable, settings: ServerSettings, path: str | None = None) -> None:
+    def __init__(self, app: Servable, settings: ServerSettings) -> None:
         self.app = app
         self.settings = settings
-        self.path = path
         writes_date = bool(settings.uvicorn_options.get("date_header", True))
         self.get_date: Callable[[], bytes] | None = self._current_date if writes_date else None
         self.field_names: FieldNames = FieldNames()
@@ -189,29 +192,11 @@ class ServedApplication:
         )
         self._access_log.write(access)
 
-    def __reduce__(
-        self,
-    ) -> tuple[Callable[[str, ServerSettings], ServedApplication], tuple[str, ServerSettings]]:
-        if self.path is None:
-            raise TypeError("an application without an import path can not go to another process")
-        return serve_imported, (self.path, self.settings)
-
     def _current_date(self) -> bytes:
         second = int(time.time())
         if self._date[0] != second:
             self._date = second, format_http_date(second).encode("ascii")
         return self._date[1]
-
-
-def serve_imported(path: str, settings: ServerSettings) -> ServedApplication:
-    """Imports ``"module:variable"`` in a worker process and begins to serve it, until the process ends."""
-    module, _, variable = path.partition(":")
-    app: Servable = getattr(import_module(module), variable)
-    served = ServedApplication(app, settings, path)
-    stack = ExitStack()
-    stack.enter_context(served.serving())
-    atexit.register(stack.close)
-    return served
 
 
 class _CountingSend:

@@ -67,6 +67,7 @@ class HTTPProtocol(HttpToolsProtocol):
         self._fields: RawHeaders = []
         self._is_idle = True
         self._idle_since = 0.0
+        self._is_retired = False
 
     # What the transport and the server call
 
@@ -87,11 +88,16 @@ class HTTPProtocol(HttpToolsProtocol):
         self._pipeline.clear()
 
     def shutdown(self) -> None:
-        """Ends the connection, after the response that is under way."""
-        if self._cycle is None or self._cycle.response_complete:
-            self.transport.close()
-        else:
+        """Makes the response under way, or the next one, the last; the server closes what rests."""
+        self._is_retired = True
+        # A client that has read the head already is not told any more: then the connection rests.
+        if self._cycle is not None and not self._cycle.response_started:
             self._cycle.keep_alive = False
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether no request is under way."""
+        return self._cycle is None or (self._cycle.response_complete and not self._pipeline)
 
     # What the parser calls
 
@@ -121,7 +127,7 @@ class HTTPProtocol(HttpToolsProtocol):
         scope = self._scope(version)
         if self.parser.should_upgrade() and self._should_upgrade():
             return
-        keeps_alive = version != "1.0" and self.parser.should_keep_alive()
+        keeps_alive = version != "1.0" and self.parser.should_keep_alive() and not self._is_retired
         cycle = Cycle(self, scope, keep_alive=keeps_alive, expects_continue=self.expect_100_continue)
         before, self._cycle = self._cycle, cycle
         if before is None or before.response_complete:
@@ -185,7 +191,7 @@ class HTTPProtocol(HttpToolsProtocol):
         if answer is None:
             return False
         head = self._head_of(answer)
-        keeps_alive = self.parser.should_keep_alive()
+        keeps_alive = self.parser.should_keep_alive() and not self._is_retired
         end = b"\r\n" if keeps_alive else b"connection: close\r\n\r\n"
         write_whole(self.transport, head + end, b"" if method == "HEAD" else answer.content)
         if self.served.logs_access:
