@@ -222,7 +222,53 @@ class InstancePathError(ConfigurationError):
             setting,
             f"the application {import_name!r} is not a variable of any module,"
             " so another process can not import it",
-            "assign it at the top level of a module: app = WebServer(__name__)",
+            "assign it at the top level of a module: app = WebServer(__name__), or name the function at the"
+            " top level of a module that makes it: run_server(factory=create_app)",
+        )
+
+
+class ImportPathError(ConfigurationError, ImportError):
+    """A worker process can not import the application.
+
+    Attributes:
+        import_path: The module, or ``"module:variable"``.
+        reason: Why not.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.import_path = path
+        self.reason = reason
+        super().__init__(
+            "workers",
+            f"{path!r} can not be imported ({reason})",
+            "a worker process imports the module anew: what it serves must be there then, too",
+        )
+
+
+class NestedServerError(ConfigurationError):
+    """The server was started again while a worker process imported the application."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "workers",
+            "the server is started while a worker process imports the module",
+            "put the call where imports do not come: if __name__ == '__main__': app.run_server(...)",
+        )
+
+
+class UnpicklableOptionError(ConfigurationError):
+    """An option can not be sent to a worker process.
+
+    Attributes:
+        reason: What pickle said.
+    """
+
+    def __init__(self, setting: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__(
+            setting,
+            f"it can not go to a worker process ({reason})",
+            "give a function or a class that stands at the top level of a module",
         )
 
 

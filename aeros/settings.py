@@ -71,6 +71,8 @@ class ServerSettings:
         log_format: ``"text"`` or ``"json"``.
         color: Whether the console is coloured; None: only on a terminal without ``NO_COLOR``.
         etag: Whether responses that are no streams get an ``ETag``.
+        workers: How many processes serve; ``"auto"``: as many as this one may use CPUs. None: as many as
+            ``WEB_CONCURRENCY`` says, else one.
         uvicorn_options: Further options of ``uvicorn.Config``, by name.
         raw_global_headers: ``global_headers`` as ASGI carries them.
 
@@ -93,6 +95,7 @@ class ServerSettings:
     log_format: LogFormat = "text"
     color: bool | None = None
     etag: bool = False
+    workers: int | Literal["auto"] | None = None
     uvicorn_options: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
     raw_global_headers: RawHeaders = field(init=False, repr=False, compare=False)
 
@@ -320,6 +323,17 @@ def _check_limit(place: str, value: object) -> int | None:
     return number
 
 
+def _check_workers(place: str, value: object) -> int | Literal["auto"] | None:
+    if _is_none(value):
+        return None
+    if isinstance(value, str) and value.strip().lower() == "auto":
+        return "auto"
+    number = _whole_number(value)
+    if number is None or number < 1:
+        raise InvalidSettingError(place, value, "a whole number from 1 on, or 'auto'")
+    return number
+
+
 def _check_level(place: str, value: object) -> int:
     number = _whole_number(value)
     if number is not None and number >= 0:
@@ -403,6 +417,7 @@ _CHECKS: Final[Mapping[str, Callable[[str, object], object]]] = MappingProxyType
         "log_format": _check_log_format,
         "color": _check_color,
         "etag": _check_bool,
+        "workers": _check_workers,
         "uvicorn_options": _check_options,
     }
 )

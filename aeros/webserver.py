@@ -5,7 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import (
@@ -59,7 +67,7 @@ from aeros.exchange import Exchange, HeadMemory, WholeSend, attach_exchange, exc
 from aeros.injection.application import InjectingApplication
 from aeros.injection.request_scope import RequestScope, leave, set_current
 from aeros.outgoing import Outgoing
-from aeros.serving.instance import instance_path
+from aeros.serving.instance import factory_path, instance_path
 from aeros.serving.limits import Admission
 from aeros.serving.options import (
     DevelopmentOptions,
@@ -69,6 +77,7 @@ from aeros.serving.options import (
     run_settings,
 )
 from aeros.serving.runner import RunningServer, serve, serve_in_thread, serve_on_loop, starting
+from aeros.serving.shutdown import Event, ShutdownEvents, until
 from aeros.settings import UNSET, ServerSettings, Unset, given, given_or_none
 from aeros.types import RawHeaders
 
@@ -188,6 +197,7 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
         self._noticing: dict[type[Request], type[Request]] = {}
         self._admission = Admission()
         self._doors = Doors(self)
+        self._shutdown_events = ShutdownEvents()
         super().__init__(
             import_name,
             static_url_path,
@@ -213,6 +223,36 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
     def logger(self, logger: logging.Logger) -> None:
         replace_provider(self.container, "logger", logger)
 
+    @property  # type: ignore[override]  # Quart's is an attribute: one for all loops
+    def shutdown_event(self) -> Event:
+        """The event that comes when the server begins to stop: ``await app.shutdown_event.wait()``.
+
+        It is that of the running loop, so of the server that serves the request. Under aeros it comes
+        at the signal, when requests in progress still have ``timeout_graceful_shutdown`` seconds; under
+        another ASGI server when that ends the lifespan.
+
+        Raises:
+            RuntimeError: No event loop runs in this thread.
+        """
+        return self._shutdown_events.get()
+
+    @shutdown_event.setter
+    def shutdown_event(self, event: Event) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]  # as above
+        self._shutdown_events.replace(event)
+
+    def until_shutdown(self, source: AsyncIterable[T]) -> AsyncGenerator[T]:
+        r"""Yields what ``source`` yields until the server begins to stop, for streams without an end.
+
+        >>> async for message in app.until_shutdown(messages()):
+        ...     yield f"data: {message}\n\n"
+
+        What ``source`` waits for then is cancelled.
+
+        Args:
+            source: An async iterable; each of its items is waited for in a task.
+        """
+        return until(self.shutdown_event, source)
+
     def route(self, rule: str, **options: Unpack[RouteOptions]) -> Callable[[ViewT], ViewT]:  # type: ignore[override]  # the same, but typed
         """Registers a view for a URL and returns it unchanged.
 
@@ -237,12 +277,16 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
         color: bool | None = None,
         error_log_file: str | os.PathLike[str] | None = None,
         access_log_exclude: Sequence[str] | None = None,
+        workers: int | Literal["auto"] | None = None,
+        factory: Callable[[], object] | str | None = None,
         **uvicorn_options: Unpack[UvicornOptions],
     ) -> None:
         """Serves the application until it is stopped (CTRL+C, SIGTERM).
 
         What is not passed comes from the constructor, then from the container's configuration,
-        then from ``AEROS_*`` variables.
+        then from ``AEROS_*`` variables. A signal ends it gracefully, within
+        ``timeout_graceful_shutdown`` seconds (default: 15; None: no bound); a second one ends what is
+        still open at once.
 
         Args:
             host: Address to listen on (default: every IPv4 interface).
@@ -258,10 +302,15 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
             error_log_file: File that gets what is logged, beside standard error (default: none).
             access_log_exclude: Paths whose requests get no line in the access log, e.g. ``["/livez"]``
                 (default: none).
+            workers: How many processes serve, ``"auto"``: as many as this one may use CPUs (default: 1).
+            factory: The function that made this application, for applications that are no variable of
+                a module: workers call it. It stands at the top level of a module and has no parameters;
+                or its path, e.g. ``"shop:create_app"``.
             uvicorn_options: Any option of ``uvicorn.run()``.
 
         Raises:
             StartupError: The server could not start; uncaught it is one line and exit status 1.
+            SystemExit: Something did not end when the server was stopped, and was cut off; the status is 1.
         """
         with starting():
             arguments = given(
@@ -275,9 +324,12 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
                 color=color,
                 error_log_file=error_log_file,
                 access_log_exclude=access_log_exclude,
+                workers=workers,
             ) | given_or_none(soft_limit=soft_limit, hard_limit=hard_limit)
             settings = run_settings(self.current_settings(), arguments, uvicorn_options, where="run_server()")
-            path = self._get_own_instance_path() if needs_import(settings) else None
+            path = factory_path(factory) if factory is not None else None
+            if path is None and needs_import(settings):
+                path = self._get_own_instance_path()
         serve(self, settings, build_server=self.container.server, path=path)
 
     def run(  # type: ignore[override]  # Quart's, with uvicorn's options instead of any
@@ -318,7 +370,8 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
         with starting():
             tls = given(ssl_ca_certs=ca_certs, ssl_certfile=certfile, ssl_keyfile=keyfile)
             address = self._development_address(host, port)
-            settings = run_settings(self.current_settings(), address, {**options, **tls}, where="run()")
+            base = self.current_settings().replace({"workers": None})
+            settings = run_settings(base, address, {**options, **tls}, where="run()")
         stop = asyncio.Event()
         watch = partial(observe_changes, asyncio.sleep, stop) if use_reloader else None
         try:
@@ -347,7 +400,7 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
             StartupError: The server could not start.
         """
         with starting():
-            base = self.current_settings().replace({"access_log_to_std": False})
+            base = self.current_settings().replace({"access_log_to_std": False, "workers": None})
             settings = run_settings(base, {"host": host, "port": port}, options, where="run_in_thread()")
         with serve_in_thread(self, settings, build_server=self.container.server) as running:
             yield running
@@ -490,6 +543,19 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
             "soft_limit": settings.soft_limit or "off",
             "hard_limit": settings.hard_limit or "off",
         }
+
+    def caution(self, workers: int) -> None:
+        """Logs what several workers mean for a cache that only knows this process's memory."""
+        if getattr(self.current_cache(), "_store", None) is not None:
+            return
+        is_used = any(cached_route(view) is not None for view in self.view_functions.values())
+        self.logger.log(
+            logging.WARNING if is_used else logging.INFO,
+            "The cache is in the memory of each of the %d workers: each makes a response for itself, and"
+            " an eviction reaches only the worker that it is made in; for one cache for all of them give"
+            " cache=RedisStore.from_url('redis://...')",
+            workers,
+        )
 
     def is_admitted(self, request: Request, exchange: Exchange) -> bool:
         """Tells whether a request may be handled now; cached views get their slot when they run."""

@@ -26,7 +26,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from aeros.serving.application import ServedApplication
-from aeros.serving.runner import build_config
+from aeros.serving.config import build_config
 from benchmarks.bodies import order
 from benchmarks.servers import aeros as aeros_apps
 from benchmarks.servers import empty as empty_apps

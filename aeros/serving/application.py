@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
-import signal
-import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from importlib import import_module
 from logging import Logger
 from typing import Any, Final, NamedTuple, Protocol, cast
 from urllib.parse import quote
@@ -23,6 +19,7 @@ from aeros.serving.cycle import Cycle, FieldLines
 from aeros.serving.forwarding import rooms_forwarded, uvicorn_forwarded
 from aeros.serving.log import ConsoleStyle, error_log, run_style, written_aside
 from aeros.serving.outbox import Outbox
+from aeros.serving.shutdown import Event
 from aeros.settings import ServerSettings
 from aeros.types import Message, RawHeaders, Receive, Scope, Send
 
@@ -110,6 +107,15 @@ class Servable(Protocol):
         """Returns what the banner says of the application, by name."""
         ...
 
+    def caution(self, workers: int) -> None:
+        """Logs what several workers mean for it."""
+        ...
+
+    @property
+    def shutdown_event(self) -> Event:
+        """What its streams wait for, on the running loop."""
+        ...
+
     # Libraries name the shapes of ASGI each in their own way, and Quart names Hypercorn's.
     async def __call__(self, scope: Any, receive: Any, send: Any, /) -> None:
         """Handles one ASGI connection."""
@@ -119,13 +125,9 @@ class Servable(Protocol):
 class ServedApplication:
     """An application as a server sees it.
 
-    It is pickled to a worker process as its import path and settings; unpickling imports the
-    application there and begins to serve it.
-
     Args:
         app: The application.
         settings: How this run is served.
-        path: ``"module:variable"`` for worker processes, None where there are none.
 
     Attributes:
         field_lines: Lines of responses' heads, for all connections.
@@ -137,10 +139,9 @@ class ServedApplication:
 
     lacking: tuple[str, ...] = ()
 
-    def __init__(self, app: Servable, settings: ServerSettings, path: str | None = None) -> None:
+    def __init__(self, app: Servable, settings: ServerSettings) -> None:
         self.app = app
         self.settings = settings
-        self.path = path
         writes_date = bool(settings.uvicorn_options.get("date_header", True))
         self.get_date: Callable[[], bytes] | None = self._current_date if writes_date else None
         self.field_lines: FieldLines = FieldLines()
@@ -258,13 +259,6 @@ class ServedApplication:
             )
         )
 
-    def __reduce__(
-        self,
-    ) -> tuple[Callable[[str, ServerSettings], ServedApplication], tuple[str, ServerSettings]]:
-        if self.path is None:
-            raise TypeError("an application without an import path can not go to another process")
-        return serve_imported, (self.path, self.settings)
-
     def _report(self, level: int, text: str) -> None:
         self.app.current_logger().log(level, "%s", text)
 
@@ -273,37 +267,6 @@ class ServedApplication:
         if self._date[0] != second:
             self._date = second, format_http_date(second).encode("ascii")
         return self._date[1]
-
-
-def serve_imported(path: str, settings: ServerSettings) -> ServedApplication:
-    """Imports ``"module:variable"`` in a worker process and begins to serve it, until the process ends."""
-    module, _, variable = path.partition(":")
-    app: Servable = getattr(import_module(module), variable)
-    served = ServedApplication(app, settings, path)
-    stack = ExitStack()
-    stack.enter_context(served.serving())
-    atexit.register(stack.close)
-    _close_on_sigterm(stack)
-    return served
-
-
-def _close_on_sigterm(stack: ExitStack) -> None:
-    """Has a process that SIGTERM ends write its last lines.
-
-    uvicorn raises the signal once more when a worker has served to the end, for whoever had it
-    before; nobody had, and the process would end on the spot.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return
-    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        return
-
-    def close(number: int, _frame: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        stack.close()
-        signal.raise_signal(number)
-
-    signal.signal(signal.SIGTERM, close)
 
 
 class _CountingSend:

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, TypedDict, cast
 import uvicorn
 
 from aeros.errors import InvalidSettingError, UnknownOptionError
+from aeros.serving.cpus import usable_cpus
 from aeros.settings import ServerSettings, check_setting
 
 
@@ -29,6 +30,7 @@ class OwnOptions(TypedDict, total=False):
     hard_limit: int | None
     log_format: Literal["text", "json"]
     color: bool | None
+    workers: int | Literal["auto"] | None
 
 
 class PassedOptions(TypedDict, total=False):
@@ -55,7 +57,6 @@ class PassedOptions(TypedDict, total=False):
     reload_delay: float
     reload_includes: list[str] | str | None
     reload_excludes: list[str] | str | None
-    workers: int | None
     proxy_headers: bool
     server_header: bool
     date_header: bool
@@ -116,6 +117,7 @@ _RUN_ARGUMENTS: Final = frozenset(
         "hard_limit",
         "log_format",
         "color",
+        "workers",
     }
 )
 
@@ -132,7 +134,6 @@ _NUMBERS: Final = {
     "timeout_keep_alive": 0,
     "timeout_notify": 0,
     "timeout_worker_healthcheck": 1,
-    "workers": 1,
     "ws_max_queue": 0,
     "ws_max_size": 1,
 }
@@ -174,16 +175,27 @@ def run_settings(
     return base.replace({**values, "uvicorn_options": {**base.uvicorn_options, **passed}})
 
 
+def count_workers(settings: ServerSettings) -> int:
+    """Returns how many processes are to serve: as the setting says, else ``WEB_CONCURRENCY``, else 1.
+
+    Raises:
+        InvalidSettingError: ``WEB_CONCURRENCY`` is no number of workers.
+    """
+    workers = settings.workers or cast("int | None", settings.uvicorn_options.get("workers"))
+    if workers == "auto":
+        return usable_cpus()
+    if workers is None and "WEB_CONCURRENCY" in os.environ:
+        return cast(int, _checked("WEB_CONCURRENCY", os.environ["WEB_CONCURRENCY"]))
+    return workers or 1
+
+
 def needs_import(settings: ServerSettings) -> bool:
     """Tells whether other processes will serve, which have to import the application.
 
     Raises:
         InvalidSettingError: ``WEB_CONCURRENCY``, which is uvicorn's, is no number of workers.
     """
-    workers = settings.uvicorn_options.get("workers")
-    if workers is None and "WEB_CONCURRENCY" in os.environ:
-        workers = _checked("WEB_CONCURRENCY", os.environ["WEB_CONCURRENCY"])
-    return bool(settings.uvicorn_options.get("reload")) or cast(int, workers or 1) > 1
+    return bool(settings.uvicorn_options.get("reload")) or count_workers(settings) > 1
 
 
 def _checked(option: str, value: object) -> object:

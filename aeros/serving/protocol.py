@@ -150,6 +150,7 @@ class HTTPProtocol(HttpToolsProtocol):
         self._is_between = True
         self._begun = 0
         self._answered: KnownRequest | None = None
+        self._is_retired = False
 
     # What the transport and the server call
 
@@ -182,12 +183,17 @@ class HTTPProtocol(HttpToolsProtocol):
         self._pipeline.clear()
 
     def shutdown(self) -> None:
-        """Ends the connection, after the response that is under way."""
+        """Makes the response under way, or the next one, the last; the server closes what rests."""
         self._outbox.flush()
-        if self._cycle is None or self._cycle.response_complete:
-            self.transport.close()
-        else:
+        self._is_retired = True
+        # A client that has read the head already is not told any more: then the connection rests.
+        if self._cycle is not None and not self._cycle.response_started:
             self._cycle.keep_alive = False
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether no request is under way."""
+        return self._cycle is None or (self._cycle.response_complete and not self._pipeline)
 
     # What the parser calls
 
@@ -219,7 +225,7 @@ class HTTPProtocol(HttpToolsProtocol):
         scope = self._scope(version)
         if self.parser.should_upgrade() and self._should_upgrade():
             return
-        keeps_alive = version != "1.0" and self.parser.should_keep_alive()
+        keeps_alive = version != "1.0" and self.parser.should_keep_alive() and not self._is_retired
         cycle = Cycle(self, scope, keep_alive=keeps_alive, expects_continue=self.expect_100_continue)
         app = self._app if self._is_forwarded else self._unproxied
         before, self._cycle = self._cycle, cycle
@@ -323,7 +329,7 @@ class HTTPProtocol(HttpToolsProtocol):
         if answer is None:
             return False
         request = KnownRequest(scheme, method, raw_path + b"?" + query if query else raw_path, question)
-        keeps_alive = self.parser.should_keep_alive()
+        keeps_alive = self.parser.should_keep_alive() and not self._is_retired
         if keeps_alive:
             self._answered = request
         self._give(request, answer, keeps_alive=keeps_alive)
@@ -336,7 +342,7 @@ class HTTPProtocol(HttpToolsProtocol):
     def _answers_known(self, request: KnownRequest) -> bool:
         """Answers a request that came in the same bytes before; returns whether it could."""
         doors = self._doors
-        if doors is None or request.scheme != self.scheme or not self._is_clear():
+        if doors is None or self._is_retired or request.scheme != self.scheme or not self._is_clear():
             return False
         answer = doors.find(request.question)
         if answer is None:

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import os
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
 import uvicorn
-from uvicorn.config import LOOP_FACTORIES, STARTUP_FAILURE
-from uvicorn.importer import ImportFromStringError, import_from_string
-from uvicorn.lifespan.on import LifespanOn
-from uvicorn.supervisors import ChangeReload, Multiprocess
 
 from aeros.errors import ConfigurationError, InvalidSettingError, ProviderError, StartupError
 from aeros.serving.application import Servable, ServedApplication
+from aeros.serving.config import DEVELOPMENT_GRACEFUL_SECONDS, Config, build_config, check_loading
 from aeros.serving.lifespan import Lifespan
+from aeros.serving.reloading import Reloader
 from aeros.serving.server import Announce, Server, bind_sockets, urls
+from aeros.serving.supervisor import Supervisor
+from aeros.serving.watchdog import Watchdog
+from aeros.serving.worker import Worker, build_order, refuse_nested
 from aeros.settings import ServerSettings
 
 START_TIMEOUT_SECONDS: Final = 30.0
@@ -40,102 +41,38 @@ class AnyServer(Protocol):
 ServerFactory = Callable[[uvicorn.Config], AnyServer]
 
 
-class Config(uvicorn.Config):
-    """uvicorn's configuration for an application that is an object, not an import string.
-
-    uvicorn reloads import strings only; an application of aeros takes its import path along.
-    """
-
-    @property
-    def should_reload(self) -> bool:
-        """Whether to start again when a source file changes."""
-        return self.reload
-
-    def load(self) -> None:
-        """Loads what the options name, with our lifespan in place of uvicorn's."""
-        super().load()
-        if self.lifespan_class is LifespanOn:
-            self.lifespan_class = Lifespan
-
-
-def build_config(app: ServedApplication, *, one_process: bool = False) -> Config:
-    """Returns uvicorn's configuration for an application's settings. It configures no logging.
-
-    Args:
-        app: The application, with its settings.
-        one_process: Whether ``WEB_CONCURRENCY``, which uvicorn reads, is out of place.
-
-    Raises:
-        ConfigurationError: uvicorn refuses a value.
-    """
-    settings = app.settings
-    options = dict(settings.uvicorn_options)
-    # One line per request comes from aeros, which knows what the cache did; uvicorn is told only
-    # after its constructor, which would otherwise take the handlers off its logger for everyone.
-    options.pop("access_log", None)
-    options.setdefault("log_config", None)
-    if options.get("http", "auto") == "auto":
-        options["http"], app.lacking = http_protocol()
-    if one_process:
-        options.setdefault("workers", 1)
-    if app.settings.uvicorn_options.get("date_header", True):
-        # uvicorn would put its own Date beside the one of a stored response.
-        options["date_header"] = False
-    try:
-        config = Config(
-            cast(Any, app),  # uvicorn's alias for an ASGI application names its own message types
-            host=settings.host,
-            port=settings.port,
-            server_header=settings.include_server_header,
-            **cast("dict[str, Any]", options),  # names were checked; uvicorn checks the values
-        )
-    except (TypeError, ValueError, KeyError, OSError, ImportError) as error:
-        raise _refused(settings.uvicorn_options, error) from error
-    config.access_log = False
-    return config
-
-
-def http_protocol() -> tuple[type[asyncio.Protocol] | str, tuple[str, ...]]:
-    """Returns the protocol for HTTP/1.1, and what of uvicorn's it lacks if it is not aeros's own.
-
-    It is uvicorn's own where something is lacking, and uvicorn's choice without httptools.
-    """
-    try:
-        from aeros.serving.protocol import HTTPProtocol, missing_of
-    except ModuleNotFoundError:
-        return "auto", ()
-    except ImportError as error:
-        return "auto", (str(error),)
-    lacking = missing_of(HTTPProtocol.__base__)
-    return ("httptools", lacking) if lacking else (HTTPProtocol, ())
-
-
 def serve(app: Servable, settings: ServerSettings, *, build_server: ServerFactory, path: str | None) -> None:
     """Serves until stopped, in this process or in workers.
 
     Args:
         app: The application.
         settings: How to serve it.
-        build_server: Makes the server; workers always run uvicorn's.
+        build_server: Makes the server; workers always run ``Server``.
         path: ``"module:variable"`` of the application, for workers and reloading.
 
     Raises:
         StartupError: The server could not start.
+        SystemExit: Something did not end when it was stopped.
     """
     with starting():
-        served = ServedApplication(app, settings, path)
+        refuse_nested()
+        served = ServedApplication(app, settings)
         config = build_config(served)
         with served.serving(), _unix_socket_removed(config):
-            if config.use_subprocess:
-                _check_loading(copy.copy(config))
-                _supervise(config, app)
+            if path is not None and (config.should_reload or config.workers > 1):
+                check_loading(copy.copy(config))
+                _serve_in_workers(config, app, path)
                 return
             server = build_server(config)
             if isinstance(server, uvicorn.Server):
-                _check_loading(config)
-            if isinstance(server, Server):
-                server.announce = announcer(app, config)
-            server.run()
+                check_loading(config)
+            if not isinstance(server, Server):
+                server.run()
+                return
+            server.announce = announcer(app, config)
+            server.watchdog = Watchdog(lambda line: app.current_logger().error("%s", line))
+            with server.watchdog.watching():
+                server.run()
 
 
 def serve_on_loop(
@@ -161,15 +98,16 @@ def serve_on_loop(
         StartupError: The server could not start.
     """
     with starting():
+        refuse_nested()
+        _refuse_processes(settings, "run_server() has them")
         served = ServedApplication(app, settings)
-        config = build_config(served, one_process=True)
-        _refuse_processes(config, "run_server() has them")
+        config = build_config(served, one_process=True, graceful_seconds=DEVELOPMENT_GRACEFUL_SECONDS)
         with served.serving(), _unix_socket_removed(config):
             server = build_server(config)
             if not isinstance(server, uvicorn.Server):
                 server.run()
                 return
-            _check_loading(config)
+            check_loading(config)
             if isinstance(server, Server):
                 server.announce = announcer(app, config)
             _run_on(loop, config, _serve_until(server, until), debug=debug)
@@ -259,13 +197,14 @@ class _ServerThread:
     """A server, its thread, and what went wrong in it."""
 
     def __init__(self, app: Servable, settings: ServerSettings, build_server: ServerFactory) -> None:
+        _refuse_processes(settings, "a thread has none")
         served = ServedApplication(app, settings)
         self._served = served
-        self._config = build_config(served, one_process=True)
-        _refuse_processes(self._config, "a thread has none")
-        _check_loading(self._config)
+        bound = int(STOP_TIMEOUT_SECONDS / 2)
+        self._config = build_config(served, one_process=True, graceful_seconds=bound)
+        check_loading(self._config)
         if self._config.timeout_graceful_shutdown is None:
-            self._config.timeout_graceful_shutdown = int(STOP_TIMEOUT_SECONDS / 2)
+            self._config.timeout_graceful_shutdown = bound
         server = build_server(self._config)
         if not isinstance(server, Server):
             raise ProviderError(
@@ -274,6 +213,8 @@ class _ServerThread:
                 "run_in_thread() needs an aeros.serving.server.Server",
             )
         self._server = server
+        # Whoever leaves the block asks nothing more, and tests do so many times.
+        self._server.idle_seconds = 0.0
         self._server.announce = self._announced
         self._answer = threading.Event()
         self._running: RunningServer | None = None
@@ -289,7 +230,7 @@ class _ServerThread:
         return cast(RunningServer, self._running)
 
     def stop(self) -> None:
-        self._server.should_exit = True
+        self._server.stop()
         if self._thread.ident is not None:
             self._thread.join(STOP_TIMEOUT_SECONDS)
 
@@ -335,53 +276,38 @@ def announcer(app: Servable, config: uvicorn.Config) -> Announce:
     return announce
 
 
-def _supervise(config: Config, app: Servable) -> None:
-    """Runs worker processes until stopped; one that can not start ends them all."""
+def _serve_in_workers(config: Config, app: Servable, path: str) -> None:
+    """Runs worker processes until stopped."""
+    order = build_order(path, cast(ServedApplication, config.app).settings)
     sockets = [] if config.uds or config.fd is not None else bind_sockets(config.host, config.port)
+    bound = sockets or [config.bind_socket()]
+    announce = partial(announcer(app, config), sockets)
+    start = partial(Worker, order, bound)
     try:
-        bound = sockets or [config.bind_socket()]
-        announcer(app, config)(sockets)
         if config.should_reload:
-            ChangeReload(config, target=uvicorn.Server(config).run, sockets=bound).run()
+            announce()
+            Reloader(config, start, bound).run()
             return
-        workers = Multiprocess(config, sockets=bound)
-        workers.run()
+        app.caution(config.workers)
+        Supervisor(
+            start,
+            config.workers,
+            sockets=bound,
+            logger=app.current_logger,
+            graceful_seconds=config.timeout_graceful_shutdown,
+            hang_seconds=config.timeout_worker_healthcheck,
+            announce=announce,
+        ).run()
     finally:
-        for listener in sockets:
+        for listener in bound:
             listener.close()
-    if any(process.exitcode == STARTUP_FAILURE for process in workers.processes):
-        raise StartupError("the application did not start in a worker; its log says why")
 
 
-def _check_loading(config: uvicorn.Config) -> None:
-    """Lets uvicorn load what its options name, before anything is started.
-
-    Raises:
-        ConfigurationError: Something can not be loaded; the error names the options.
-    """
-    if config.fd is not None:
-        try:
-            os.fstat(config.fd)
-        except OSError as error:
-            raise InvalidSettingError("fd", config.fd, "an open descriptor of a bound socket") from error
-    if config.loop not in LOOP_FACTORIES:
-        try:
-            import_from_string(config.loop)
-        except ImportFromStringError as error:
-            expected = f"one of {', '.join(map(repr, LOOP_FACTORIES))}, or the import path of a loop factory"
-            raise InvalidSettingError("loop", config.loop, expected) from error
-    try:
-        config.load()
-    except Exception as error:
-        options = cast(ServedApplication, config.app).settings.uvicorn_options
-        raise _refused(options, error) from error
-
-
-def _refuse_processes(config: Config, instead: str) -> None:
-    if config.reload:
-        raise InvalidSettingError("reload", config.reload, f"no other processes here; {instead}")
-    if config.use_subprocess:
-        raise InvalidSettingError("workers", config.workers, f"no other processes here; {instead}")
+def _refuse_processes(settings: ServerSettings, instead: str) -> None:
+    if settings.uvicorn_options.get("reload"):
+        raise InvalidSettingError("reload", True, f"no other processes here; {instead}")
+    if settings.workers not in (None, 1):
+        raise InvalidSettingError("workers", settings.workers, f"no other processes here; {instead}")
 
 
 @contextmanager
@@ -404,12 +330,3 @@ def _unix_socket_removed(config: uvicorn.Config) -> Generator[None]:
 
 def _scheme(config: uvicorn.Config) -> str:
     return "https" if config.is_ssl else "http"
-
-
-def _refused(options: Mapping[str, object], error: Exception) -> ConfigurationError:
-    names = ", ".join(sorted(name for name, value in options.items() if value is not None))
-    return ConfigurationError(
-        names or "uvicorn",
-        f"uvicorn refused the options ({error})",
-        "see uvicorn's settings for their values",
-    )

@@ -1,4 +1,4 @@
-"""uvicorn's server, listening on sockets that are bound with errors a person can act on."""
+"""uvicorn's server: sockets bound with errors a person can act on, and an end that comes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
-from typing import cast
+from types import FrameType
+from typing import Final, cast
 
 import uvicorn
 
 from aeros.errors import AddressInUseError, BindError, PrivilegedPortError
+from aeros.serving.application import ServedApplication
+from aeros.serving.ending import Connections, accept_rest, close_loop, uvicorn_logger
+from aeros.serving.watchdog import CLOSING_SECONDS, Watchdog
 
 # A name may have an address that this machine does not serve, as "localhost" where IPv6 is off.
 _NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
@@ -23,11 +27,19 @@ _LISTENERS = 8
 
 Announce = Callable[[list[socket.socket]], None]
 
+# A connection on which nothing happens gets this long for a request that is on its way already: its
+# answer says that it is the last one, which closing the connection could not tell in time.
+IDLE_SECONDS: Final = 1.0
+
+_POLL_SECONDS: Final = 0.02
+_CUT_SECONDS: Final = 0.5
+
 
 class Server(uvicorn.Server):
     """A ``uvicorn.Server`` that binds before the application starts, and returns when it is stopped.
 
-    ``SIGINT`` and ``SIGTERM`` end it gracefully, and ``run()`` returns instead of raising the
+    The first signal (``SIGTERM``, ``SIGINT``, ``SIGHUP``) ends it gracefully, a second one ends what is
+    still open at once, a third one is left to the system. ``run()`` returns instead of raising the
     signal once more.
 
     Args:
@@ -36,12 +48,41 @@ class Server(uvicorn.Server):
     Attributes:
         announce: Called once with the bound sockets when requests are accepted.
         bound: The sockets that it listens on, while it does.
+        idle_seconds: How long idle connections are kept when it stops.
+        signals: The names of the signals that it is ended by.
+        watchdog: Ends the process if stopping takes too long; None: nothing does.
     """
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.announce: Announce | None = None
         self.bound: list[socket.socket] = []
+        self.idle_seconds: float = IDLE_SECONDS
+        self.signals: tuple[str, ...] = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+        self.watchdog: Watchdog | None = None
+        self._signals_received = 0
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serves on a new event loop until it is stopped."""
+        loop = (self.config.get_loop_factory() or asyncio.new_event_loop)()
+        try:
+            loop.run_until_complete(self.serve(sockets))
+        finally:
+            close_loop(loop)
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Ends it. May be called again, from any thread and from a signal's handler.
+
+        Args:
+            at_once: Whether to cut off what is still open.
+        """
+        self.should_exit = True
+        if at_once:
+            self.force_exit = True
+        if self.watchdog is not None:
+            graceful = 0 if self.force_exit else self.config.timeout_graceful_shutdown
+            if graceful is not None:
+                self.watchdog.expect_end(graceful + CLOSING_SECONDS)
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serves until it is stopped.
@@ -105,19 +146,91 @@ class Server(uvicorn.Server):
         # Somebody else began to listen between our binding and our listening.
         return _bind_error(config.host, config.port, error)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stops accepting, lets what is under way end within its time, and closes the application."""
+        logger = uvicorn_logger()
+        logger.info("Shutting down")
+        # Whoever has connected before was accepted by the system, and has perhaps sent a request.
+        await accept_rest(self.servers, self._build_protocol, self.config.ssl)
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        served: object = self.config.app
+        if isinstance(served, ServedApplication):
+            served.app.shutdown_event.set()
+        connections = Connections(self.server_state.connections)
+        connections.retire()
+        if not await self._has_ended(connections):
+            logger.warning(
+                "Cut off %d requests and %d connections that had not ended %s",
+                len(self.server_state.tasks),
+                len(connections),
+                "when a second signal came"
+                if self.force_exit
+                else f"within timeout_graceful_shutdown={self.config.timeout_graceful_shutdown} seconds",
+            )
+            await self._cut_off(connections)
+        await self.lifespan.shutdown()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - signal's shape
+        """Ends the server at a signal."""
+        self._signals_received += 1
+        if self._signals_received > 2:
+            signal.signal(sig, signal.SIG_DFL)
+            signal.raise_signal(sig)
+        self.stop(at_once=self._signals_received > 1)
+
     @contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Ends the server on SIGINT and SIGTERM while the context lasts, on the main thread only."""
+        """Ends the server at its signals while the context lasts, on the main thread only."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        signals = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self.handle_exit) for number in signals}
+        numbers = [getattr(signal, name) for name in self.signals if hasattr(signal, name)]
+        # Under nohup SIGHUP is ignored, and is to stay so.
+        taken = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, self.handle_exit) for number in taken}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    async def _has_ended(self, connections: Connections) -> bool:
+        """Waits for what is under way; returns whether all of it has come to its end."""
+        loop, config, tasks = asyncio.get_running_loop(), self.config, self.server_state.tasks
+        began, told = loop.time(), False
+        bound = config.timeout_graceful_shutdown
+        while connections or tasks:
+            passed = loop.time() - began
+            if self.force_exit or (bound is not None and passed >= bound):
+                return False
+            connections.retire()
+            if passed >= self.idle_seconds:
+                connections.close_idle()
+                if not told and tasks:
+                    told = True
+                    uvicorn_logger().info(
+                        "Waiting for %d requests to end; a second signal ends them now", len(tasks)
+                    )
+            await asyncio.sleep(_POLL_SECONDS)
+        return True
+
+    async def _cut_off(self, connections: Connections) -> None:
+        # A request whose client has left ends quietly; one that goes on after that is cancelled.
+        connections.abort()
+        for is_last in (False, True):
+            tasks = list(self.server_state.tasks)
+            if tasks:
+                await asyncio.wait(tasks, timeout=_CUT_SECONDS)
+            if not is_last:
+                for task in self.server_state.tasks:
+                    task.cancel()
+
+    def _build_protocol(self) -> asyncio.Protocol:
+        build = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
+        return build(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
 def bind_sockets(host: str, port: int) -> list[socket.socket]:

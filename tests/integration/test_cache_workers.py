@@ -317,27 +317,25 @@ def test_worker_killed_while_it_writes_to_redis(workers: Workers, fickle_redis: 
 def test_worker_killed_while_it_writes_a_file(workers: Workers, tmp_path: Path) -> None:
     """What it leaves behind is not taken for an entry by the next one."""
     folder = tmp_path / "cache"
-    one, other = (workers.start(store=f"files:{folder}") for _ in range(2))
-    one.get("/pages/warm")
+    other = workers.start(store=f"files:{folder}")
+    other.get("/pages/warm")
 
     def drafts() -> list[Path]:
         return list(folder.glob("*/*.part"))
 
     def killed(name: str) -> bool:
-        """Stops it where a file is half written; False where that was too late."""
+        """Kills a worker where a file is half written; False where that was too late."""
+        one = workers.start(store=f"files:{folder}")
         with ThreadPoolExecutor(1) as pool:
             asking = pool.submit(one.get, f"/large/{name}?bytes=40000000")
             while not drafts() and not asking.done():
                 pass
             os.kill(one.process.pid, signal.SIGSTOP)
             os.waitpid(one.process.pid, os.WUNTRACED)
-            if drafts():
-                one.kill()
-                assert isinstance(asking.exception(), httpx.HTTPError)
-                return True
-            os.kill(one.process.pid, signal.SIGCONT)
-            asking.result()
-        return False
+            one.kill()
+            asking.exception()
+            # One that was being renamed when the process was stopped may have been renamed all the same.
+            return bool(drafts())
 
     name = next(name for name in map("huge-{}".format, range(20)) if killed(name))
     body = other.get(f"/large/{name}?bytes=40000000")

@@ -20,8 +20,8 @@ from uvicorn.server import ServerState
 
 from aeros import Br, Cache, CacheControl, WebServer, Zstd
 from aeros.serving.application import ServedApplication
+from aeros.serving.config import build_config
 from aeros.serving.protocol import HTTPProtocol
-from aeros.serving.runner import build_config
 from aeros.settings import ServerSettings
 
 APPLICATIONS: Final = 100  # in each of the blocks

@@ -25,9 +25,9 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from aeros import Cache, WebServer
+from aeros.serving.config import http_protocol
 from aeros.serving.cycle import Cycle
 from aeros.serving.protocol import HTTPProtocol, missing_of
-from aeros.serving.runner import http_protocol
 from aeros.types import Message, Receive, Scope, Send
 from tests.integration.wire import OWN, UVICORNS, Bare, Said, listening, turn, undated, whole_body
 

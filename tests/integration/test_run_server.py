@@ -119,7 +119,7 @@ DEFAULTS: Final[Mapping[str, object]] = {
     "backlog": 2048,
     "timeout_keep_alive": 5,
     "timeout_notify": 30,
-    "timeout_graceful_shutdown": None,
+    "timeout_graceful_shutdown": 15,
     "timeout_worker_healthcheck": 5,
     "callback_notify": None,
     "ssl_keyfile": None,
@@ -855,7 +855,8 @@ def test_workers_of_an_application_in_a_closure_are_a_one_line_error(run_script:
     assert result.returncode == 1
     assert result.stderr == (
         "aeros: workers: the application 'hidden' is not a variable of any module, so another process"
-        " can not import it; assign it at the top level of a module: app = WebServer(__name__)\n"
+        " can not import it; assign it at the top level of a module: app = WebServer(__name__), or name the"
+        " function at the top level of a module that makes it: run_server(factory=create_app)\n"
     )
 
 

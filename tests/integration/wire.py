@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, cast
 from uvicorn.server import ServerState
 
 from aeros.serving.application import ServedApplication
-from aeros.serving.runner import Config, build_config
+from aeros.serving.config import Config, build_config
 from aeros.settings import ServerSettings
 from aeros.types import ASGIApplication, Message, RawHeaders, Receive, Scope, Send
 

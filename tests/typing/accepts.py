@@ -477,6 +477,22 @@ assert_type(settings.replace({"port": 1}), ServerSettings)
 # Running.
 
 
+def create_app() -> WebServer:
+    return WebServer("shop")
+
+
+async def numbers() -> AsyncGenerator[int]:
+    yield 1
+
+
+async def endless() -> AsyncGenerator[str]:
+    async for number in app.until_shutdown(numbers()):
+        assert_type(number, int)
+        yield str(number)
+    await app.shutdown_event.wait()
+    assert_type(app.shutdown_event.is_set(), bool)
+
+
 def serve() -> None:
     app.run_server()
     app.run_server("127.0.0.1", 8000, "info", "access.log", False, True, 10, 20)
@@ -488,6 +504,8 @@ def serve() -> None:
     app.run_server(
         workers=4, proxy_headers=True, timeout_keep_alive=5, loop="uvloop", ssl_keyfile=Path("key")
     )
+    app.run_server(workers="auto", factory=create_app)
+    app.run_server(workers=2, factory="shop:create_app")
     app.run(debug=True, use_reloader=False, certfile="cert.pem", keyfile="key.pem", proxy_headers=False)
     with app.run_in_thread(port=0, timeout_keep_alive=1) as server:
         assert_type(server, RunningServer)

@@ -202,6 +202,7 @@ def serve() -> None:
     app.run_server(access_log_exclude=[5])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     app.run_server(wrokers=4)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     app.run_server(workers="4")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    app.run_server(factory=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     app.run(loop="uvloop")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     app.run(use_relaoder=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     with app.run_in_thread(port="0") as server:  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -15,16 +15,19 @@ from aeros.errors import (
     BindError,
     ConfigurationError,
     EntryFormatError,
+    ImportPathError,
     InstancePathError,
     InvalidHeaderError,
     InvalidSettingError,
     LogFileError,
     MissingExtraError,
+    NestedServerError,
     PrivilegedPortError,
     ProviderError,
     StartupError,
     UncacheableArgumentError,
     UnknownOptionError,
+    UnpicklableOptionError,
     UnserializableError,
     nearest_name,
     one_line,
@@ -46,6 +49,10 @@ CONFIGURATION_ERRORS = [
     (AddressInUseError("127.0.0.1", 8000), "port", "choose another port"),
     (PrivilegedPortError("127.0.0.1", 80), "port", "from 1024 on"),
     (InstancePathError("workers", "shop"), "workers", "app = WebServer(__name__)"),
+    (InstancePathError("workers", "shop"), "workers", "run_server(factory=create_app)"),
+    (ImportPathError("shop:app", "it is not there"), "workers", "imports the module anew"),
+    (NestedServerError(), "workers", "if __name__ == '__main__': app.run_server(...)"),
+    (UnpicklableOptionError("callback_notify", "a lambda"), "callback_notify", "the top level of a module"),
 ]
 
 MEMOIZE_ERRORS = [
@@ -130,6 +137,9 @@ def test_every_error_is_in_the_tree_that_the_package_exports() -> None:
         (AddressInUseError, (BindError,)),
         (PrivilegedPortError, (BindError,)),
         (InstancePathError, (ConfigurationError,)),
+        (ImportPathError, (ConfigurationError, ImportError)),
+        (NestedServerError, (ConfigurationError,)),
+        (UnpicklableOptionError, (ConfigurationError,)),
         (StartupError, (AerosError, SystemExit)),
         (EntryFormatError, (AerosError,)),
         (UnserializableError, (AerosError, TypeError)),
@@ -161,6 +171,9 @@ def test_errors_keep_their_data_as_attributes() -> None:
     assert (log_file.path, log_file.reason) == ("/x", "No such directory")
     assert (bind.host, bind.port, bind.reason) == ("h", 1, "no such host")
     assert InstancePathError("workers", "shop").import_name == "shop"
+    path = ImportPathError("shop:app", "it is not there")
+    assert (path.import_path, path.reason) == ("shop:app", "it is not there")
+    assert UnpicklableOptionError("callback_notify", "a lambda").reason == "a lambda"
     assert (value.path, value.problem) == ('value["a"]', "is nan")
     assert (argument.function, argument.parameter, argument.kind) == ("shop.price", "item", "shop.Item")
     assert argument.problem == "has no key"

@@ -76,6 +76,11 @@ ACCEPTED: list[tuple[str, object, object]] = [
     ("color", "none", None),
     ("color", "1", True),
     ("color", False, False),
+    ("workers", None, None),
+    ("workers", "none", None),
+    ("workers", 3, 3),
+    ("workers", "4", 4),
+    ("workers", " Auto ", "auto"),
     ("uvicorn_options", {"workers": 2}, {"workers": 2}),
 ]
 
@@ -139,6 +144,11 @@ REJECTED: list[tuple[str, object]] = [
     ("log_format", ["text"]),
     ("color", "blue"),
     ("color", 1),
+    ("workers", 0),
+    ("workers", -1),
+    ("workers", "many"),
+    ("workers", True),
+    ("workers", 1.5),
     ("uvicorn_options", "workers=2"),
     ("uvicorn_options", 2),
 ]
@@ -272,6 +282,8 @@ def test_headers_keep_their_order_and_are_ready_for_asgi() -> None:
         ("AEROS_ACCESS_LOG_EXCLUDE", "/livez,/readyz", ("access_log_exclude", ("/livez", "/readyz"))),
         ("AEROS_ERROR_LOG_FILE", "e.log", ("error_log_file", "e.log")),
         ("AEROS_TRACEBACK", "0", ("traceback", False)),
+        ("AEROS_WORKERS", "3", ("workers", 3)),
+        ("AEROS_WORKERS", "auto", ("workers", "auto")),
         ("AEROS_SOFT_LIMIT", "3", ("soft_limit", 3)),
         ("AEROS_SOFT_LIMIT", "none", ("soft_limit", None)),
         ("AEROS_HARD_LIMIT", "64", ("hard_limit", 64)),

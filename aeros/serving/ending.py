@@ -1,0 +1,175 @@
+"""What a server that stops does with its connections and its loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import select
+import socket
+import ssl
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from typing import Any, Final, Protocol, cast, runtime_checkable
+
+from aeros.serving.forwarding import UVICORN_LOGGER_NAME
+
+# More than any client's patience waits in the queue of a socket.
+_MOST_WAITING: Final = 4096
+_HANDSHAKE_SECONDS: Final = 5.0
+_CANCELLING_SECONDS: Final = 1.0
+
+
+class Connection(Protocol):
+    """A connection of uvicorn's or of ours."""
+
+    transport: asyncio.Transport
+
+    def shutdown(self) -> None:
+        """Takes note that the server stops."""
+        ...
+
+
+@runtime_checkable
+class Resting(Protocol):
+    """A connection that may be between two requests, and is left open then when the server stops."""
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether no request is under way."""
+        ...
+
+
+class Connections:
+    """The connections of a server that stops.
+
+    Args:
+        connections: Those that are open now, as the server keeps them.
+    """
+
+    def __init__(self, connections: Collection[object]) -> None:
+        self._open = cast("Collection[Connection]", connections)
+        self._retired: set[Connection] = set()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def retire(self) -> None:
+        """Tells those that do not know yet that the response under way, or the next one, is the last."""
+        self._retired.intersection_update(self._open)
+        for connection in [one for one in self._open if one not in self._retired]:
+            self._retired.add(connection)
+            connection.shutdown()
+
+    def close_idle(self) -> None:
+        """Closes those on which nothing is under way and no request has just come."""
+        resting = [one for one in self._open if isinstance(one, Resting) and one.is_resting]
+        with_data = _readable(one.transport for one in resting)
+        for connection in resting:
+            if connection.transport not in with_data:
+                connection.transport.close()
+
+    def abort(self) -> None:
+        """Closes them all, whatever is under way."""
+        for connection in list(self._open):
+            connection.transport.abort()
+
+
+async def accept_rest(
+    servers: Iterable[asyncio.AbstractServer],
+    build_protocol: Callable[[], asyncio.Protocol],
+    context: ssl.SSLContext | None,
+) -> None:
+    """Accepts whoever waits in the queue of a listening socket: closing it would turn them away.
+
+    Args:
+        servers: The servers that listen.
+        build_protocol: Makes the protocol of a connection.
+        context: For TLS.
+    """
+    loop = asyncio.get_running_loop()
+    accepted: list[socket.socket] = []
+    for server in servers:
+        for listener in cast("Any", server).sockets or ():
+            accepted += _accept_all(listener.fileno())
+    if accepted:
+        connecting = [
+            loop.create_task(_connect(loop, build_protocol, connection, context)) for connection in accepted
+        ]
+        await asyncio.wait(connecting, timeout=_HANDSHAKE_SECONDS)
+
+
+async def _connect(
+    loop: asyncio.AbstractEventLoop,
+    build_protocol: Callable[[], asyncio.Protocol],
+    connection: socket.socket,
+    context: ssl.SSLContext | None,
+) -> None:
+    with suppress(OSError):  # the client has left, or its handshake has failed
+        await loop.connect_accepted_socket(build_protocol, connection, ssl=context)
+
+
+def _accept_all(listening: int) -> list[socket.socket]:
+    accepted: list[socket.socket] = []
+    with suppress(OSError), socket.socket(fileno=os.dup(listening)) as listener:
+        listener.setblocking(False)
+        while len(accepted) < _MOST_WAITING:
+            connection, _ = listener.accept()
+            connection.setblocking(False)
+            accepted.append(connection)
+    return accepted
+
+
+def _readable(transports: Iterable[asyncio.Transport]) -> set[asyncio.Transport]:
+    """Returns the transports on whose sockets something waits to be read."""
+    by_number: dict[int, asyncio.Transport] = {}
+    for transport in transports:
+        number = _number(transport)
+        if number is not None:
+            by_number[number] = transport
+    if not by_number or not hasattr(select, "poll"):
+        return set()
+    poll = select.poll()
+    for number in by_number:
+        poll.register(number, select.POLLIN)
+    return {by_number[number] for number, _ in poll.poll(0)}
+
+
+def _number(transport: asyncio.Transport) -> int | None:
+    found: object = transport.get_extra_info("socket")
+    number = cast(int, cast(Any, found).fileno()) if found is not None else -1
+    return number if number >= 0 and not transport.is_closing() else None
+
+
+def close_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Closes a loop that has done its work; what ignores being cancelled is left behind.
+
+    ``asyncio.Runner`` would wait for it for ever.
+    """
+    try:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            done, stuck = loop.run_until_complete(asyncio.wait(left, timeout=_CANCELLING_SECONDS))
+            _report(loop, done)
+            if stuck:
+                uvicorn_logger().error("Left behind %d tasks that do not end when cancelled", len(stuck))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        loop.close()
+
+
+def _report(loop: asyncio.AbstractEventLoop, done: Iterable[asyncio.Task[Any]]) -> None:
+    for task in done:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            loop.call_exception_handler(
+                {"message": "unhandled exception while the server ended", "exception": error, "task": task}
+            )
+
+
+def uvicorn_logger() -> logging.Logger:
+    """Returns the logger that is forwarded to the application's while it is served."""
+    return logging.getLogger(UVICORN_LOGGER_NAME)
