@@ -16,6 +16,7 @@ from uvicorn.server import ServerState
 from aeros.http.host import is_host
 from aeros.serving.application import ServedApplication
 from aeros.serving.deadlines import Awaited, Kind, Waiting
+from aeros.serving.ending import cut_off, end_gently
 
 _END: Final = re.compile(rb"\n\r?\n")
 # h11 takes both, as older standards did; others on the way may understand them in other ways.
@@ -76,7 +77,7 @@ class H11Protocol(UvicornProtocol, Waiting):
         waiting = self.transport.get_write_buffer_size()
         if waiting:
             return Awaited("reading", self.transport, waiting)
-        if self._is_refused:
+        if self._is_refused or self.transport.is_closing():
             return None
         cycle = cast("RequestResponseCycle | None", self.cycle)
         if self.conn.their_state is h11.IDLE:
@@ -91,7 +92,7 @@ class H11Protocol(UvicornProtocol, Waiting):
     def expire(self, kind: Kind) -> None:
         """Ends it: its client took too long."""
         if kind == "reading":
-            self.transport.abort()
+            cut_off(self.transport)
         elif kind == "head" and not self.conn.trailing_data[0]:
             self.transport.close()
         else:
@@ -100,10 +101,10 @@ class H11Protocol(UvicornProtocol, Waiting):
     def _fault(self, received: bytes) -> int | None:
         """Returns the status that a head, or the beginning of one, is refused with."""
         end = _END.search(received)
-        head = received if end is None else received[: end.start() + 1]
+        head = received if end is None else received[: end.end()]
         if _BARE_LINE_FEED.search(head) or _FOLDED.search(head):
             return 400
-        if len(head) > self._most_bytes or head.count(b"\n") - 1 > self._most_fields:
+        if len(head) > self._most_bytes or head.count(b"\n") - 2 > self._most_fields:
             return 431
         if end is None:
             return None
@@ -142,4 +143,4 @@ class H11Protocol(UvicornProtocol, Waiting):
                 self.transport.write(self.conn.send(event) or b"")
         except h11.LocalProtocolError:
             pass  # a response is out already
-        self.transport.close()
+        end_gently(self.loop, self.transport)

@@ -27,6 +27,7 @@ from aeros.http.host import is_host
 from aeros.serving.application import EarlyAnswer, EarlyAnswers, KnownRequest, ServedApplication
 from aeros.serving.cycle import Cycle, Head
 from aeros.serving.deadlines import Awaited, Kind, Waiting
+from aeros.serving.ending import cut_off, end_gently
 from aeros.serving.outbox import Outbox
 from aeros.types import ASGIApplication, RawHeaders, Scope
 
@@ -177,13 +178,14 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
         self._answered: KnownRequest | None = None
         self._is_retired = False
         # The limits of a head, and what is known of the one that is being read: its Host, how much of it has
-        # come in further pieces, and the size of the piece that is being read.
+        # come at the most, and in pieces that are nothing else, and the size of the piece that is being read.
         settings = self.served.settings
         self._most_bytes = settings.max_header_bytes
         self._most_fields = settings.max_header_fields
         self._is_in_head = False
         self._host: bytes | None = None
         self._head_bytes = 0
+        self._whole_pieces = 0
         self._piece = 0
         self._body_bytes = 0
         # What it is refused with, perhaps after the responses that are under way.
@@ -239,7 +241,7 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
         waiting = self.transport.get_write_buffer_size()
         if waiting:
             return Awaited("reading", self.transport, waiting)
-        if self._is_refused:
+        if self._is_refused or self.transport.is_closing():
             return None
         if self._is_in_head:
             return Awaited("head", self._fields, 0)
@@ -255,7 +257,7 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
     def expire(self, kind: Kind) -> None:
         """Ends it: its client took too long."""
         if kind == "reading":
-            self.transport.abort()
+            cut_off(self.transport)
         elif self._is_between:
             self.transport.close()
         else:
@@ -268,7 +270,7 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
         self._is_between = False
         self._is_in_head = True
         self._host = None
-        self._head_bytes = 0
+        self._head_bytes = self._whole_pieces = 0
         self._begun += 1
         self.url = b""
         self._fields = []
@@ -397,10 +399,12 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
         was_in_head = self._is_in_head
         self._piece = len(data)
         super().data_received(data)
-        if was_in_head and self._is_in_head:
+        if self._is_in_head:
             self._head_bytes += len(data)
-            if self._head_bytes > self._most_bytes and not self._is_refused:
-                self._refuse(_TOO_LARGE)
+            if was_in_head:
+                self._whole_pieces += len(data)
+                if self._whole_pieces > self._most_bytes:
+                    self._refuse(_TOO_LARGE)
 
     def _is_large(self) -> bool:
         """Tells whether the head that has come is larger than it may be."""
@@ -409,6 +413,7 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
 
     def _refused(self, refusal: _Refusal) -> ValueError:
         """Returns what makes the parser fail, which calls ``send_400_response()`` then."""
+        self._is_in_head = True  # it has not become a request
         self._refusal = refusal
         return ValueError(refusal.said)
 
@@ -446,7 +451,7 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
         lines.append(b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n" % len(content))
         lines += (b"connection: close\r\n\r\n", content)
         self.transport.write(b"".join(lines))
-        self.transport.close()
+        end_gently(self.loop, self.transport)
 
     def _answers_early(self, doors: EarlyAnswers) -> bool:
         """Answers a request without calling the application; returns whether it could (door 1)."""
