@@ -9,7 +9,7 @@ from typing import Final
 _MOST_HOSTS: Final = 1_000
 
 _NAME: Final = rb"(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*"
-_LITERAL: Final = rb"\[(?:[0-9A-Fa-f:.]+|v[0-9A-Fa-f]+\.[A-Za-z0-9._~!$&'()*+,;=:-]+)\]"
+_LITERAL: Final = rb"\[(?:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*|v[0-9A-Fa-f]+\.[A-Za-z0-9._~!$&'()*+,;=:-]+)\]"
 _HOST: Final = re.compile(rb"(?:%b|%b)(?::[0-9]*)?" % (_NAME, _LITERAL))
 
 
