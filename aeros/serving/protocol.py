@@ -93,6 +93,7 @@ _OF_FLOW: Final = (
     "drain",
     "pause_reading",
     "pause_writing",
+    "read_paused",
     "resume_reading",
     "resume_writing",
     "write_paused",
@@ -445,13 +446,17 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
         self._outbox.flush()
         content = refusal.said.encode("ascii")
         lines = [STATUS_LINE[refusal.status]]
-        if self.get_date is not None:
-            lines.append(b"date: %b\r\n" % self.get_date())
         lines += (b"%b: %b\r\n" % field for field in self.server_state.default_headers)
         lines.append(b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n" % len(content))
-        lines += (b"connection: close\r\n\r\n", content)
+        lines.append(b"connection: close\r\n")
+        if self.get_date is not None:
+            lines.append(b"date: %b\r\n" % self.get_date())
+        lines += (b"\r\n", content)
         self.transport.write(b"".join(lines))
-        end_gently(self.loop, self.transport)
+        if refusal.status == 400:
+            self.transport.close()  # its bytes were not understood, so none of them are waited for
+        else:
+            end_gently(self.loop, self.transport)
 
     def _answers_early(self, doors: EarlyAnswers) -> bool:
         """Answers a request without calling the application; returns whether it could (door 1)."""
