@@ -31,6 +31,11 @@ class OwnOptions(TypedDict, total=False):
     log_format: Literal["text", "json"]
     color: bool | None
     workers: int | Literal["auto"] | None
+    request_ids: bool
+    server_timing: bool
+    livez: str | None
+    readyz: str | None
+    metrics: str | None
 
 
 class PassedOptions(TypedDict, total=False):
@@ -118,6 +123,11 @@ _RUN_ARGUMENTS: Final = frozenset(
         "log_format",
         "color",
         "workers",
+        "request_ids",
+        "server_timing",
+        "livez",
+        "readyz",
+        "metrics",
     }
 )
 
