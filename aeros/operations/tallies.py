@@ -131,7 +131,8 @@ class Tallies:
 
     @contextmanager
     def counting_dropped_lines(self, dropped: Callable[[], int]) -> Generator[None]:
-        """Counts the lines that a log has lost while the context lasts."""
+        """Counts the lines that a log has lost while the context lasts, which is that of serving."""
+        _ = self.registry  # what it imports takes a while, for which nobody is to wait later
         self._dropped.append(dropped)
         try:
             yield
@@ -162,9 +163,10 @@ class Tallies:
         Args:
             accept: What the client can read, as in ``Accept``.
         """
-        if self._snapshots is None:
+        if self._snapshots is None and self._registry is not None:
             return self._page(accept)
-        return await asyncio.to_thread(self._page, accept)  # it reads files
+        # It reads files, or imports what makes the page.
+        return await asyncio.to_thread(self._page, accept)
 
     @contextmanager
     def sharing(self, folder: str) -> Generator[None]:
