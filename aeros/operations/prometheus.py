@@ -120,17 +120,23 @@ class _Counts(Collector):
         stats = cache.stats()
         outcomes = CounterMetricFamily(
             "aeros_cache_requests",
-            "Requests on cached routes, by what the cache did, at which door, and why it was passed by.",
-            labels=["outcome", "door", "reason"],
+            "Requests on cached routes, by what the cache did, and at which door.",
+            labels=["outcome", "door"],
         )
         for door, hits in stats.hits_by_door.items():
-            outcomes.add_metric(["hit", str(door), ""], hits)
-        outcomes.add_metric(["stale", "3", ""], stats.stale)
-        outcomes.add_metric(["miss", "3", ""], stats.misses)
-        outcomes.add_metric(["collapsed", "3", ""], stats.collapsed)
-        for reason, times in stats.bypasses.items():
-            outcomes.add_metric(["bypass", "3", reason], times)
+            outcomes.add_metric(["hit", str(door)], hits)
+        outcomes.add_metric(["stale", "3"], stats.stale)
+        outcomes.add_metric(["collapsed", "3"], stats.collapsed)
+        outcomes.add_metric(["miss", "3"], stats.misses)
         yield outcomes
+        bypasses = CounterMetricFamily(
+            "aeros_cache_bypasses",
+            "Requests that were not looked up, and responses to misses that were not stored, by reason.",
+            labels=["reason"],
+        )
+        for reason, times in stats.bypasses.items():
+            bypasses.add_metric([reason], times)
+        yield bypasses
         for name, told, value in (
             ("stores", "Responses stored.", stats.stores),
             ("refreshes", "Views that ran to replace a stale response.", stats.refreshes),

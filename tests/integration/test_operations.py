@@ -254,7 +254,7 @@ def test_the_logs_tell_it(tmp_path: Path, log_format: Any) -> None:
 
 def test_a_logger_of_your_own_has_it_on_its_records() -> None:
     """``record.request_id``, for a formatter of yours."""
-    logger, lines = logging.Logger("mine"), list[object]()
+    logger, lines = logging.Logger("mine"), list[object]()  # noqa: LOG001 - it is nobody else's
 
     class Keeping(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -547,7 +547,7 @@ def test_a_path_that_is_none_is_refused(setting: str, value: Any) -> None:
 
 def test_two_things_at_one_path_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody could tell them apart."""
-    with pytest.raises(InvalidSettingError, match="readyz: .*another path than that of livez"):
+    with pytest.raises(InvalidSettingError, match=r"readyz: .*another path than that of livez"):
         WebServer("shop", livez="/health", readyz="/health").current_settings()
     with pytest.raises(InvalidSettingError, match="request_ids"):
         WebServer("shop", request_ids=cast(Any, "perhaps"))
