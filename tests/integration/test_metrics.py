@@ -11,16 +11,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import prometheus_client
 import psutil
 import pytest
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.core import Metric
+from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from quart import Response
 
@@ -85,7 +86,7 @@ def build_shop(**options: Any) -> WebServer[Any]:
 
 
 def test_requests_are_counted_by_method_rule_and_status() -> None:
-    """Never by what a client wrote: a path or a method that it has made up is no label."""
+    """Never by what a client wrote: a path that it has made up is no label."""
     app = build_shop()
     with serving(app) as client:
         for number in range(5):
@@ -96,7 +97,6 @@ def test_requests_are_counted_by_method_rule_and_status() -> None:
             client.get(f"/plain/{name}")
             client.post(f"/plain/{name}")
             client.get(f"/missing/{name}")
-            client.request(f"MADE-UP-{name}".upper(), "/plain/a")
         client.get("/error")
         client.head("/books/1")
         found = numbers(client)
@@ -107,7 +107,6 @@ def test_requests_are_counted_by_method_rule_and_status() -> None:
     assert value(found, requests, method="GET", route="/plain/<name>", status="2xx") == 3
     assert value(found, requests, method="POST", route="/plain/<name>", status="2xx") == 3
     assert value(found, requests, method="GET", route="none", status="4xx") == 3
-    assert value(found, requests, method="other", route="none", status="4xx") in (3, None)
     assert value(found, requests, method="GET", route="/error", status="5xx") == 1
     routes = {dict(labels)["route"] for name, labels in found if name == requests}
     assert routes <= {"/books/<int:number>", "/plain/<name>", "/error", "none"}
@@ -144,13 +143,15 @@ def test_every_door_is_counted() -> None:
 
 
 async def test_door_2_is_counted_under_another_server() -> None:
-    """There is no door 1 there."""
+    """There is no door 1 there; and some servers let methods through that a client has made up."""
     app = build_shop()
     client = app.test_client()
     for _ in range(5):
         await client.get("/books/1")
+    await client.open("/plain/a", method="FROBNICATE")
     text = (await (await client.get("/metrics")).get_data(as_text=True)).splitlines()
     assert app.cache_stats().hits_by_door[2] >= 1
+    assert 'aeros_http_requests_total{method="other",route="none",status="4xx"} 1.0' in text
     assert 'aeros_http_requests_total{method="GET",route="/books/<int:number>",status="2xx"} 5.0' in text
 
 
@@ -167,8 +168,9 @@ def test_the_bytes_of_codings_are_counted() -> None:
         return Response(parts(), content_type="text/plain")
 
     with serving(app) as client:
-        for _ in range(3):
-            length = len(client.get("/books/1").text)
+        length = len(client.get("/books/1").text)
+        for _ in range(2):
+            client.get("/books/1")
         before = numbers(client)
         client.get("/stream")
         after = numbers(client)
@@ -252,7 +254,8 @@ def test_prometheus_is_answered_in_the_form_that_it_asks_for() -> None:
         accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
         answer = client.get("/metrics", headers={"accept": accept})
         assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
-        assert any(family.name == "aeros_http_requests" for family in parse_openmetrics(answer.text))
+        parse = cast("Callable[[str], Iterator[Metric]]", openmetrics.text_string_to_metric_families)
+        assert any(family.name == "aeros_http_requests" for family in parse(answer.text))
         assert client.head("/metrics").content == b""
         assert client.post("/metrics").status_code == 405
 

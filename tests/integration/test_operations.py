@@ -534,15 +534,21 @@ def test_all_of_it_is_a_setting_like_others(monkeypatch: pytest.MonkeyPatch) -> 
         assert client.get("/numbers").status_code == 200
 
 
+def made(setting: str, value: object) -> WebServer[Any]:
+    """Returns an application with one setting, right or wrong."""
+    options: dict[str, Any] = {setting: value}
+    return WebServer("shop", **options)
+
+
 @pytest.mark.parametrize("setting", ["livez", "readyz", "metrics"])
 @pytest.mark.parametrize("value", ["livez", "", "/a b", "/a?b", 5, "/a#b", "/a\n"])
 def test_a_path_that_is_none_is_refused(setting: str, value: Any) -> None:
     """When the application is made; no text is a word for off."""
     if value == "":
-        assert getattr(WebServer("shop", **{setting: value}).current_settings(), setting) is None
+        assert getattr(made(setting, value).current_settings(), setting) is None
         return
     with pytest.raises(InvalidSettingError, match=f"{setting}: .* path that begins with a slash"):
-        WebServer("shop", **{setting: value})
+        made(setting, value)
 
 
 def test_two_things_at_one_path_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -558,7 +564,11 @@ def test_two_things_at_one_path_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_metrics_need_their_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which is told when the application is made, or by what states it else."""
-    monkeypatch.setattr("aeros.settings.find_spec", lambda _name: None)
+
+    def find_nothing(_name: str) -> None:
+        return None
+
+    monkeypatch.setattr("aeros.settings.find_spec", find_nothing)
     for name in [name for name in sys.modules if name.startswith("aeros.operations.prometheus")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "prometheus_client", None)

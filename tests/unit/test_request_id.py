@@ -58,10 +58,12 @@ def test_two_ids_are_none() -> None:
 def test_new_ids_are_long_and_differ() -> None:
     """32 hexadecimal digits, over several draws and in several threads."""
     ids = RequestIds()
+
+    def some(times: int) -> list[str]:
+        return [ids.new() for _ in range(times)]
+
     with ThreadPoolExecutor(4) as pool:
-        found = [
-            one for some in pool.map(lambda _: [ids.new() for _ in range(1_000)], range(4)) for one in some
-        ]
+        found = [one for made in pool.map(some, [1_000] * 4) for one in made]
     assert len(set(found)) == 4_000
     assert all(re.fullmatch("[0-9a-f]{32}", one) for one in found)
 
