@@ -469,7 +469,7 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
                 await handle()
             return
         settings = self.current_settings()
-        if settings.is_observed and not isinstance(send, ObservedSend):
+        if settings.is_observed and not isinstance(cast(object, send), ObservedSend):
             answer_it = partial(WebServer.__call__, self, scope, receive)
             await self._observer.observe(cast(Any, scope), cast(Any, send), settings, answer_it)
             return

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -54,7 +54,7 @@ def value(found: Numbers, name: str, **labels: str) -> float | None:
 
 
 @contextmanager
-def serving(app: WebServer[Any], **options: Any) -> Iterator[httpx.Client]:
+def serving(app: WebServer[Any], **options: Any) -> Generator[httpx.Client]:
     """Serves an application; gives a client of it."""
     with app.run_in_thread(**options) as server, httpx.Client(base_url=server.url, timeout=20) as client:
         yield client
@@ -148,7 +148,7 @@ async def test_door_2_is_counted_under_another_server() -> None:
     client = app.test_client()
     for _ in range(5):
         await client.get("/books/1")
-    await client.open("/plain/a", method="FROBNICATE")
+    await cast(Any, client).open("/plain/a", method="FROBNICATE")
     text = (await (await client.get("/metrics")).get_data(as_text=True)).splitlines()
     assert app.cache_stats().hits_by_door[2] >= 1
     assert 'aeros_http_requests_total{method="other",route="none",status="4xx"} 1.0' in text
@@ -161,7 +161,7 @@ def test_the_bytes_of_codings_are_counted() -> None:
 
     @app.route("/stream")
     async def stream() -> Response:
-        async def parts() -> Any:
+        async def parts() -> AsyncIterator[bytes]:
             for _ in range(10):
                 yield b"part " * 400
 
@@ -254,7 +254,9 @@ def test_prometheus_is_answered_in_the_form_that_it_asks_for() -> None:
         accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
         answer = client.get("/metrics", headers={"accept": accept})
         assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
-        parse = cast("Callable[[str], Iterator[Metric]]", openmetrics.text_string_to_metric_families)
+        parse = cast(
+            "Callable[[str], Iterator[Metric]]", cast(Any, openmetrics).text_string_to_metric_families
+        )
         assert any(family.name == "aeros_http_requests" for family in parse(answer.text))
         assert client.head("/metrics").content == b""
         assert client.post("/metrics").status_code == 405

@@ -9,7 +9,7 @@ import re
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -29,7 +29,7 @@ NEW_ID = re.compile("[0-9a-f]{32}")
 
 
 @contextmanager
-def serving(app: WebServer[Any], **options: Any) -> Iterator[httpx.Client]:
+def serving(app: WebServer[Any], **options: Any) -> Generator[httpx.Client]:
     """Serves an application; gives a client of it."""
     with app.run_in_thread(**options) as server, httpx.Client(base_url=server.url, timeout=20) as client:
         yield client
@@ -215,8 +215,9 @@ def test_the_id_is_that_of_the_request_wherever_its_code_runs() -> None:
         assert client.get("/sync").text != "mine"
 
     async def ask_socket() -> None:
-        async with app.test_client().websocket("/socket", headers={"X-Request-ID": "ws-1"}) as socket_:
-            assert await socket_.receive() == "ws-1"
+        client: Any = app.test_client()
+        async with client.websocket("/socket", headers={"X-Request-ID": "ws-1"}) as connection:
+            assert await connection.receive() == "ws-1"
 
     asyncio.run(ask_socket())
 
