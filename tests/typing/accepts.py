@@ -44,6 +44,7 @@ from aeros import (
     EntryFormatError,
     Explanation,
     Gzip,
+    ImportPathError,
     InjectionError,
     InstancePathError,
     InvalidHeaderError,
@@ -54,6 +55,7 @@ from aeros import (
     Memoized,
     MissingExtraError,
     Negotiated,
+    NestedServerError,
     NotInjectedError,
     PrivilegedPortError,
     ProviderError,
@@ -68,6 +70,7 @@ from aeros import (
     UnknownOptionError,
     UnknownProviderError,
     UnknownVariableError,
+    UnpicklableOptionError,
     UnserializableError,
     WebServer,
     Zstd,
@@ -568,7 +571,9 @@ def report_error(error: AerosError) -> None:
             assert_type(error.value, object)
         case InvalidHeaderError() | ProviderError() | MissingExtraError() | LogFileError() | BindError():
             assert_type(error.setting, str)
-        case InstancePathError() | ConfigurationError():
+        case ImportPathError() | UnpicklableOptionError():
+            assert_type(error.reason, str)
+        case InstancePathError() | NestedServerError() | ConfigurationError():
             assert_type(error.cure, str)
         case StartupError():
             assert_type(error.code, str | int | None)
