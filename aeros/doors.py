@@ -218,12 +218,15 @@ class Doors:
             headers=None if asked.condition is None else headers,
         )
 
-    def find(self, question: Question, scope: Scope | None = None, /) -> Answer | None:
+    def find(
+        self, question: Question, scope: Scope | None = None, /, *, is_observed: bool = True
+    ) -> Answer | None:
         """Returns the answer to a request; None where door 3 has to give it.
 
         Args:
             question: What of the request decides about it.
             scope: Its ASGI scope, at door 2; None at door 1, where there is none yet.
+            is_observed: Whether what the settings have observed of a request is.
         """
         app = self._app
         cache = app.current_cache()
@@ -242,6 +245,8 @@ class Doors:
         compressor, settings = recording.terms
         if compressor is not app.current_compressor() or settings is not app.current_settings():
             return None
+        if not is_observed and settings.is_observed:
+            return None
         if not recording.is_current(entry, now):
             return None
         cache.note_hit(1 if scope is None else 2)
@@ -258,8 +263,13 @@ class Doors:
                 note_rule(scope, rule)
         return answer
 
-    def answer(self, scope: Scope) -> Answer | None:
-        """Returns the answer of door 2 to a request that no middleware of the application's sees."""
+    def answer(self, scope: Scope, *, is_observed: bool = True) -> Answer | None:
+        """Returns the answer of door 2 to a request that no middleware of the application's sees.
+
+        Args:
+            scope: Its ASGI scope.
+            is_observed: Whether what the settings have observed of a request is; else there is no answer yet.
+        """
         raw_path = scope.get("raw_path")
         if not isinstance(raw_path, bytes):
             return None
@@ -271,7 +281,7 @@ class Doors:
             scope["headers"],
             is_dated=owns_date(scope),
         )
-        found = None if question is None else self.find(question, scope)
+        found = None if question is None else self.find(question, scope, is_observed=is_observed)
         if found is not None:
             attach_exchange(scope, self._answered)
         return found

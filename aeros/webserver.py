@@ -468,17 +468,18 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
             else:
                 await handle()
             return
-        settings = self.current_settings()
-        if settings.is_observed and not isinstance(cast(object, send), ObservedSend):
-            answer_it = partial(WebServer.__call__, self, scope, receive)
-            await self._observer.observe(cast(Any, scope), cast(Any, send), settings, answer_it)
-            return
+        is_observed = isinstance(cast(object, send), ObservedSend)
         doors = self._doors
         if doors.is_used:
-            answer = doors.answer(cast(Any, scope))
+            answer = doors.answer(cast(Any, scope), is_observed=is_observed)
             if answer is not None:
                 await _send_whole(send, *answer)
                 return
+        settings = self.current_settings()
+        if settings.is_observed and not is_observed:
+            answer_it = partial(WebServer.__call__, self, scope, receive)
+            await self._observer.observe(cast(Any, scope), cast(Any, send), settings, answer_it)
+            return
         compressor = self.current_compressor()
         exchange = Exchange(settings=settings)
         http_scope: Any = scope

@@ -72,13 +72,12 @@ class Health:
         if store is not None:
             checks["store"] = _OK if store else "failed"
         is_ready = all(outcome == _OK for outcome in checks.values())
-        if self._was_ready and not is_ready and checks["server"] == _OK:
+        if checks["server"] == _OK and is_ready != self._was_ready:
+            self._was_ready = is_ready
             wrong = [f"{name}: {problem}" for name, problem in resources.items() if problem is not None]
             wrong += [] if store in (None, True) else ["the cache's store does not answer"]
-            app.current_logger().warning("Not ready to serve: %s", "; ".join(wrong))
-        elif is_ready and not self._was_ready:
-            app.current_logger().warning("Ready to serve again")
-        self._was_ready = is_ready
+            what = "Ready to serve again" if is_ready else f"Not ready to serve: {'; '.join(wrong)}"
+            app.current_logger().warning("%s", what)
         return (200 if is_ready else 503), _rendered(checks)
 
     async def _resources(self) -> dict[str, str | None]:

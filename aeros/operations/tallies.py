@@ -176,7 +176,7 @@ class Tallies:
 
         def tell() -> None:
             while not ended.wait(_WRITE_SECONDS):
-                self._tell()
+                self._try_to_tell()
 
         teller = threading.Thread(target=tell, name="aeros-metrics", daemon=True)
         teller.start()
@@ -185,7 +185,7 @@ class Tallies:
         finally:
             ended.set()
             teller.join()
-            self._tell()
+            self._try_to_tell()
             self._snapshots = None
 
     def _page(self, accept: str) -> tuple[str, bytes]:
@@ -195,6 +195,12 @@ class Tallies:
         if self._snapshots is not None:
             families = merged([families, *self._snapshots.read(without=os.getpid())])
         return render(families, accept)
+
+    def _try_to_tell(self) -> None:
+        try:
+            self._tell()
+        except Exception as error:  # noqa: BLE001 - collectors may be the user's own
+            self.app.current_logger().debug("Metrics were not told to other workers: %r", error)
 
     def _tell(self) -> list[Family]:
         """Returns what was counted in this process, once the others can read it."""
