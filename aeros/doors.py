@@ -243,9 +243,10 @@ class Doors:
         if recording is None:
             return None
         compressor, settings = recording.terms
-        if compressor is not app.current_compressor() or settings is not app.current_settings():
+        in_force = app.current_settings()
+        if compressor is not app.current_compressor() or settings is not in_force:
             return None
-        if not is_observed and settings.is_observed:
+        if not is_observed and in_force.is_observed:
             return None
         if not recording.is_current(entry, now):
             return None
