@@ -38,6 +38,7 @@ from aeros.errors import (
     UnserializableError,
 )
 from aeros.injection import inject
+from aeros.request_id import current_request_id
 from aeros.settings import ServerSettings
 from aeros.webserver import WebServer
 
@@ -84,5 +85,6 @@ __all__ = [
     "UnserializableError",
     "WebServer",
     "Zstd",
+    "current_request_id",
     "inject",
 ]

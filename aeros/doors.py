@@ -7,16 +7,18 @@ is fresh, and the way is clear. Where anything is in doubt they are closed, and 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 from urllib.parse import unquote
 
 from aeros.caching.shortcut import Recording, RecordingKey, Shortcut
-from aeros.exchange import Exchange, attach_exchange, exchange_of, owns_date
+from aeros.exchange import Exchange, attach_exchange, exchange_of, note_rule, owns_date
 from aeros.http.asked import asked_of
 from aeros.http.cache_status import CacheStatus
 from aeros.http.conditional import is_content_field, is_match, without_content
-from aeros.http.fields import steers_connection
+from aeros.http.fields import first_value, steers_connection
+from aeros.request_id import FIELD_NAME
 from aeros.types import RawHeaders, Scope
 
 if TYPE_CHECKING:
@@ -103,9 +105,10 @@ class Doors:
     Attributes:
         is_used: Whether anything was recorded: without it nobody need ask.
         has_inner: Whether anything was recorded that is to be answered behind a middleware.
+        tally: How many requests door 1 has answered, by method, rule and status; None: nobody counts.
     """
 
-    __slots__ = ("_answered", "_app", "has_inner", "is_used")
+    __slots__ = ("_answered", "_app", "has_inner", "is_used", "tally")
 
     def __init__(self, app: Entrance) -> None:
         self._app = app
@@ -114,6 +117,7 @@ class Doors:
         self._answered.is_answered = True
         self.is_used: bool = False
         self.has_inner: bool = False
+        self.tally: Counter[tuple[str, str, int]] | None = None
 
     # Recording what door 3 answers
 
@@ -151,6 +155,8 @@ class Doors:
             or exchange.settings is not settings
         ):
             return
+        if settings.metrics is not None and self.tally is None:
+            self.tally = Counter()
         status = transaction.status if transaction.shows_status else None
         kept = _Kept(scope, asked.host, entry, way)
         if not way.is_bare:
@@ -161,7 +167,9 @@ class Doors:
         key = scope["method"], asked.accept, owns_date(scope)
 
         def record(answered: int, headers: RawHeaders, content: bytes) -> None:
-            if answered == entry.status and entry.has(content):
+            # The one that the view has given is not the one that the next request has.
+            has_id = settings.request_ids and first_value(headers, FIELD_NAME) is not None
+            if answered == entry.status and entry.has(content) and not has_id:
                 recording = Recording(list(headers), content, (compressor, settings))
                 self._keep(kept, key, recording, status)
 
@@ -210,12 +218,15 @@ class Doors:
             headers=None if asked.condition is None else headers,
         )
 
-    def find(self, question: Question, scope: Scope | None = None, /) -> Answer | None:
+    def find(
+        self, question: Question, scope: Scope | None = None, /, *, is_observed: bool = True
+    ) -> Answer | None:
         """Returns the answer to a request; None where door 3 has to give it.
 
         Args:
             question: What of the request decides about it.
             scope: Its ASGI scope, at door 2; None at door 1, where there is none yet.
+            is_observed: Whether what the settings have observed of a request is.
         """
         app = self._app
         cache = app.current_cache()
@@ -232,18 +243,34 @@ class Doors:
         if recording is None:
             return None
         compressor, settings = recording.terms
-        if compressor is not app.current_compressor() or settings is not app.current_settings():
+        in_force = app.current_settings()
+        if compressor is not app.current_compressor() or settings is not in_force:
+            return None
+        if not is_observed and in_force.is_observed:
             return None
         if not recording.is_current(entry, now):
             return None
         cache.note_hit(1 if scope is None else 2)
         headers = question.headers
         if headers is not None and is_match(question.method, headers, entry.status, recording.headers):
-            return Answer(304, without_content(recording.headers), b"", None)
-        return Answer(entry.status, recording.headers, recording.content, recording)
+            answer = Answer(304, without_content(recording.headers), b"", None)
+        else:
+            answer = Answer(entry.status, recording.headers, recording.content, recording)
+        if self.tally is not None:
+            rule: str = cast(Any, shortcut.way).rule
+            if scope is None:
+                self.tally[question.method, rule, answer.status] += 1
+            else:
+                note_rule(scope, rule)
+        return answer
 
-    def answer(self, scope: Scope) -> Answer | None:
-        """Returns the answer of door 2 to a request that no middleware of the application's sees."""
+    def answer(self, scope: Scope, *, is_observed: bool = True) -> Answer | None:
+        """Returns the answer of door 2 to a request that no middleware of the application's sees.
+
+        Args:
+            scope: Its ASGI scope.
+            is_observed: Whether what the settings have observed of a request is; else there is no answer yet.
+        """
         raw_path = scope.get("raw_path")
         if not isinstance(raw_path, bytes):
             return None
@@ -255,7 +282,7 @@ class Doors:
             scope["headers"],
             is_dated=owns_date(scope),
         )
-        found = None if question is None else self.find(question, scope)
+        found = None if question is None else self.find(question, scope, is_observed=is_observed)
         if found is not None:
             attach_exchange(scope, self._answered)
         return found
@@ -284,6 +311,7 @@ class Doors:
             return None
         cache.note_hit(2)
         exchange.begin()
+        exchange.rule = cast(Any, shortcut.way).rule
         exchange.transaction = cache.replay(entry, now)
         exchange.representation = entry
         exchange.end()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _SCOPE_KEY: Final = "aeros.exchange"
 _DATE_KEY: Final = "aeros.date"
+_RULE_KEY: Final = "aeros.rule"
 
 
 class Representation(Protocol):
@@ -166,6 +167,7 @@ class Exchange:
         is_answered: Whether the application has sent its response to the end.
         handler_seconds: How long hooks and view may take; None: no bound.
         recorder: Is told of the response as the client gets it, with its status, fields and content.
+        rule: The rule of the route that the request was found to be for, e.g. ``"/books/<int:number>"``.
 
     Args:
         settings: As above.
@@ -186,6 +188,7 @@ class Exchange:
     is_answered: bool = False
     handler_seconds: float | None = None
     recorder: Callable[[int, RawHeaders, bytes], None] | None = None
+    rule: str | None = None
 
     def __init__(self, *, settings: object = None, refresh: object = None) -> None:
         self.settings = settings
@@ -256,3 +259,17 @@ def own_date(scope: Scope) -> None:
 def owns_date(scope: Mapping[str, object]) -> bool:
     """Tells whether aeros writes ``Date``; servers that it does not run add their own."""
     return scope.get(_DATE_KEY) is True
+
+
+def note_rule(scope: Scope, rule: str) -> None:
+    """Notes the rule of a request that is answered by an exchange which is not its own."""
+    scope[_RULE_KEY] = rule
+
+
+def rule_of(scope: Mapping[str, object]) -> str | None:
+    """Returns the rule of a request's route; None where no route was found, or looked for."""
+    noted = scope.get(_RULE_KEY)
+    if isinstance(noted, str):
+        return noted
+    exchange = exchange_of(scope)
+    return None if exchange is None else exchange.rule

@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
+from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
@@ -24,6 +25,7 @@ from aeros.errors import (
     InvalidHeaderError,
     InvalidSettingError,
     InvalidVariableError,
+    MissingExtraError,
     UnknownVariableError,
     misspelt_name,
 )
@@ -37,6 +39,7 @@ _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 _NONE: Final = frozenset({"", "none", "null"})
 _PATH: Final = re.compile(r"/[^\s?#\x00-\x1f\x7f]*")
+_OWN_PATHS: Final = ("livez", "readyz", "metrics")
 _LOG_LEVELS: Final = "a level such as 'info', 'WARNING' or logging.INFO"
 
 
@@ -84,8 +87,15 @@ class ServerSettings:
             ``504``. None: no bound.
         max_header_bytes: Bytes of names and values, and of the target, in a request's head; past it ``431``.
         max_header_fields: Fields in a request's head; past it ``431``.
+        request_ids: Whether each request has an id, in its response's ``X-Request-ID`` and in the logs.
+        server_timing: Whether responses say in ``Server-Timing`` how long they took.
+        livez: The path that answers 200 while the event loop does, e.g. ``"/livez"``; None: there is none.
+        readyz: The path that answers 200 while requests can be served, else 503; None: there is none.
+        metrics: The path of the metrics for Prometheus; needs ``aeros[metrics]``. None: there is none.
         uvicorn_options: Further options of ``uvicorn.Config``, by name.
         raw_global_headers: ``global_headers`` as ASGI carries them.
+        is_observed: Whether any of ``request_ids``, ``server_timing``, ``livez``, ``readyz`` and ``metrics``
+            is on.
 
     Raises:
         ConfigurationError: A value does not fit; the error names it.
@@ -113,13 +123,24 @@ class ServerSettings:
     timeout_handler: float | None = None
     max_header_bytes: int = 65_536
     max_header_fields: int = 100
+    request_ids: bool = False
+    server_timing: bool = False
+    livez: str | None = None
+    readyz: str | None = None
+    metrics: str | None = None
     uvicorn_options: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
     raw_global_headers: RawHeaders = field(init=False, repr=False, compare=False)
+    is_observed: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, check in _CHECKS.items():
             object.__setattr__(self, name, check(name, getattr(self, name)))
         check_limits(self.soft_limit, self.hard_limit)
+        own_paths = {name: getattr(self, name) for name in _OWN_PATHS}
+        _check_distinct({name: path for name, path in own_paths.items() if path is not None})
+        # What is off costs a request no more than this one look.
+        observed = self.request_ids or self.server_timing or any(own_paths.values())
+        object.__setattr__(self, "is_observed", observed)
         # Every response needs them in this form.
         raw = [
             (name.lower().encode("ascii"), text.encode("latin-1"))
@@ -261,6 +282,8 @@ def environment_settings(environ: Mapping[str, str]) -> dict[str, object]:
             source = known[variable]
             try:
                 values[source] = check_setting(_SOURCES[source], text, place=variable)
+            except MissingExtraError:
+                raise
             except ConfigurationError as error:
                 raise InvalidVariableError(variable, text, error.cure.removeprefix("give ")) from error
         elif variable.startswith(ENVIRONMENT_PREFIX) and misspelt_name(variable, known):
@@ -274,6 +297,14 @@ def check_limits(soft_limit: int | None, hard_limit: int | None) -> None:
         raise InvalidSettingError(
             "hard_limit", hard_limit, f"at least soft_limit ({soft_limit}): it counts the waiting ones too"
         )
+
+
+def _check_distinct(paths: Mapping[str, str]) -> None:
+    seen: dict[str, str] = {}
+    for name, path in paths.items():
+        if path in seen:
+            raise InvalidSettingError(name, path, f"another path than that of {seen[path]}")
+        seen[path] = name
 
 
 def check_headers(place: str, value: object) -> Mapping[str, str]:
@@ -400,6 +431,23 @@ def _check_paths(place: str, value: object) -> tuple[str, ...]:
     )
 
 
+def _check_own_path(place: str, value: object) -> str | None:
+    if _is_none(value):
+        return None
+    if isinstance(value, str) and _PATH.fullmatch(value):
+        return value
+    raise InvalidSettingError(
+        place, value, "a path that begins with a slash and has no query, e.g. '/readyz', or None"
+    )
+
+
+def _check_metrics(place: str, value: object) -> str | None:
+    path = _check_own_path(place, value)
+    if path is not None and find_spec("prometheus_client") is None:
+        raise MissingExtraError(place, package="prometheus-client", extra="metrics")
+    return path
+
+
 def _listed(value: object) -> tuple[object, ...] | None:
     if _is_none(value):
         return ()
@@ -460,6 +508,11 @@ _CHECKS: Final[Mapping[str, Callable[[str, object], object]]] = MappingProxyType
         "timeout_handler": _check_seconds,
         "max_header_bytes": _check_count,
         "max_header_fields": _check_count,
+        "request_ids": _check_bool,
+        "server_timing": _check_bool,
+        "livez": _check_own_path,
+        "readyz": _check_own_path,
+        "metrics": _check_metrics,
         "uvicorn_options": _check_options,
     }
 )

@@ -49,6 +49,7 @@ from aeros.caching.view import (
 from aeros.compression import Base
 from aeros.compression.response import ResponseCoder
 from aeros.compression.static import StaticFiles
+from aeros.compression.workshop import Workshop
 from aeros.containers import (
     Container,
     as_compressor,
@@ -66,6 +67,8 @@ from aeros.doors import Doors
 from aeros.exchange import Exchange, HeadMemory, WholeSend, attach_exchange, exchange_of
 from aeros.injection.application import InjectingApplication
 from aeros.injection.request_scope import RequestScope, leave, set_current
+from aeros.operations.observer import Observer
+from aeros.operations.sending import ObservedOutgoing, ObservedSend
 from aeros.outgoing import Outgoing
 from aeros.serving.instance import factory_path, instance_path
 from aeros.serving.limits import Admission
@@ -82,6 +85,7 @@ from aeros.settings import UNSET, ServerSettings, Unset, given, given_or_none
 from aeros.types import RawHeaders
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
     from typing_extensions import TypeVar as DefaultTypeVar
 
     ContainerT_co = DefaultTypeVar("ContainerT_co", bound=Container, default=Container, covariant=True)
@@ -141,6 +145,14 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
         root_path: As for ``quart.Quart``.
         etag: Whether responses that are no streams get an ``ETag``, so that a client which has one
             already is answered with 304.
+        request_ids: Whether each request has an id (default: no): the client's ``X-Request-ID`` if it is
+            well formed, else a new one. The response and the logs tell it, and ``current_request_id()``.
+        server_timing: Whether responses say in ``Server-Timing`` how long they took (default: no).
+        livez: A path that answers 200 while the event loop does, e.g. ``"/livez"`` (default: none).
+        readyz: A path that answers 200 while requests can be served, else 503, e.g. ``"/readyz"``
+            (default: none).
+        metrics: A path with metrics for Prometheus, e.g. ``"/metrics"``; needs ``aeros[metrics]``
+            (default: none).
         container: The application's own container; None: a new ``Container``.
 
     Raises:
@@ -171,6 +183,11 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
         root_path: str | None = None,
         *,
         etag: bool | None = None,
+        request_ids: bool | None = None,
+        server_timing: bool | None = None,
+        livez: str | None = None,
+        readyz: str | None = None,
+        metrics: str | None = None,
         container: ContainerT_co | None = None,
     ) -> None:
         if container is None:
@@ -184,6 +201,11 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
             log_level=logging_level,
             global_headers=global_headers,
             etag=etag,
+            request_ids=request_ids,
+            server_timing=server_timing,
+            livez=livez,
+            readyz=readyz,
+            metrics=metrics,
         )
         configure(container, arguments)
         if cache is not None:
@@ -198,6 +220,7 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
         self._admission = Admission()
         self._doors = Doors(self)
         self._shutdown_events = ShutdownEvents()
+        self._observer = Observer(self)
         super().__init__(
             import_name,
             static_url_path,
@@ -240,6 +263,20 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
     def shutdown_event(self, event: Event) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]  # as above
         self._shutdown_events.replace(event)
 
+    @property
+    def metrics_registry(self) -> CollectorRegistry:
+        """The Prometheus registry of this application: what you register in it is on its page of metrics.
+
+        >>> ORDERS = prometheus_client.Counter("orders", "Orders taken.", registry=app.metrics_registry)
+
+        It belongs to this application alone. With ``run_server(workers=N)`` counters, histograms and
+        summaries are summed over all workers, also those that have ended, and gauges over those that live.
+
+        Raises:
+            MissingExtraError: prometheus-client is not installed.
+        """
+        return self._observer.registry
+
     def until_shutdown(self, source: AsyncIterable[T]) -> AsyncGenerator[T]:
         r"""Yields what ``source`` yields until the server begins to stop, for streams without an end.
 
@@ -278,6 +315,11 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
         error_log_file: str | os.PathLike[str] | None = None,
         access_log_exclude: Sequence[str] | None = None,
         workers: int | Literal["auto"] | None = None,
+        request_ids: bool | None = None,
+        server_timing: bool | None = None,
+        livez: str | None = None,
+        readyz: str | None = None,
+        metrics: str | None = None,
         factory: Callable[[], object] | str | None = None,
         timeout_request_header: float | Unset | None = UNSET,
         timeout_request_body: float | Unset | None = UNSET,
@@ -309,6 +351,11 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
             access_log_exclude: Paths whose requests get no line in the access log, e.g. ``["/livez"]``
                 (default: none).
             workers: How many processes serve, ``"auto"``: as many as this one may use CPUs (default: 1).
+            request_ids: Whether each request has an id, in ``X-Request-ID`` and in the logs (default: no).
+            server_timing: Whether responses say in ``Server-Timing`` how long they took (default: no).
+            livez: A path that answers 200 while the event loop does (default: none).
+            readyz: A path that answers 200 while requests can be served, else 503 (default: none).
+            metrics: A path with metrics for Prometheus (default: none).
             factory: The function that made this application, for applications that are no variable of
                 a module: workers call it. It stands at the top level of a module and has no parameters;
                 or its path, e.g. ``"shop:create_app"``.
@@ -340,6 +387,11 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
                 error_log_file=error_log_file,
                 access_log_exclude=access_log_exclude,
                 workers=workers,
+                request_ids=request_ids,
+                server_timing=server_timing,
+                livez=livez,
+                readyz=readyz,
+                metrics=metrics,
                 max_header_bytes=max_header_bytes,
                 max_header_fields=max_header_fields,
             ) | given_or_none(
@@ -434,15 +486,24 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Handles one ASGI connection, under any ASGI server."""
         if scope["type"] != "http":
-            await super().__call__(scope, receive, send)
+            handle = partial(super().__call__, scope, receive, send)
+            if scope["type"] == "websocket" and self.current_settings().request_ids:
+                await self._observer.identify(cast(Any, scope), handle)
+            else:
+                await handle()
             return
+        is_observed = isinstance(cast(object, send), ObservedSend)
         doors = self._doors
         if doors.is_used:
-            answer = doors.answer(cast(Any, scope))
+            answer = doors.answer(cast(Any, scope), is_observed=is_observed)
             if answer is not None:
                 await _send_whole(send, *answer)
                 return
         settings = self.current_settings()
+        if settings.is_observed and not is_observed:
+            answer_it = partial(WebServer.__call__, self, scope, receive)
+            await self._observer.observe(cast(Any, scope), cast(Any, send), settings, answer_it)
+            return
         compressor = self.current_compressor()
         exchange = Exchange(settings=settings)
         if settings.timeout_handler is not None:
@@ -450,7 +511,8 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
         http_scope: Any = scope
         http_send: Any = send
         attach_exchange(http_scope, exchange)
-        outgoing = Outgoing(
+        kind = ObservedOutgoing if settings.is_observed else Outgoing
+        outgoing = kind(
             http_send,
             http_scope,
             exchange,
@@ -560,6 +622,24 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
         """What can be answered without calling the application."""
         return self._doors
 
+    @property
+    def admission(self) -> Admission:
+        """Who is handled, and who waits."""
+        return self._admission
+
+    @property
+    def workshop(self) -> Workshop:
+        """Where bodies are compressed."""
+        return self._coder.workshop
+
+    def counting_dropped_lines(self, dropped: Callable[[], int]) -> AbstractContextManager[None]:
+        """Counts the lines that a log has lost among the metrics while the context lasts."""
+        return self._observer.counting_dropped_lines(dropped)
+
+    def sharing_metrics(self, folder: str) -> AbstractContextManager[None]:
+        """Joins the metrics of all workers whose snapshots are in a folder while the context lasts."""
+        return self._observer.sharing(folder)
+
     def described(self) -> Mapping[str, object]:
         """Returns what the banner says of this application."""
         settings = self.current_settings()
@@ -586,7 +666,10 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
     def is_admitted(self, request: Request, exchange: Exchange) -> bool:
         """Tells whether a request may be handled now; cached views get their slot when they run."""
         rule = request.url_rule
-        route = None if rule is None else cached_route(self.view_functions.get(rule.endpoint))
+        route = None
+        if rule is not None:
+            exchange.rule = rule.rule
+            route = cached_route(self.view_functions.get(rule.endpoint))
         if route is not None:
             if route.notices_cookies:
                 notice_cookies(request, self._noticing)
@@ -641,6 +724,7 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
         if slot is not None:
             exchange.slot = slot
             return None
+        self._admission.refused += 1
         if self._admission.is_first_refusal():
             self.logger.warning(
                 "Refused a request with 503: hard_limit=%s requests are handled or waiting;"

@@ -85,6 +85,11 @@ class CachingApplication(Quart):
         """Gets a slot for a request; returns the refusal where there is none."""
         raise NotImplementedError
 
+    @property
+    def caches(self) -> bool:
+        """Whether anything is cached here, or memoized."""
+        return self._caches
+
     # What users call
 
     def cache(

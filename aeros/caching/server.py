@@ -473,6 +473,11 @@ class Cache:
 
     # The rest
 
+    @property
+    def shared_store(self) -> GuardedStore | None:
+        """The store behind this process's memory, guarded; None: there is none."""
+        return self._store
+
     def stats(self) -> CacheStats:
         """Returns the counters of this process."""
         memory = self._levels.memory

@@ -338,7 +338,7 @@ class CodedSend(WholeSend):
         elif coding is not None:
             self._stream = CodedStream(
                 self._send,
-                coding.encoder(),
+                coding,
                 flush_seconds=flush_seconds(compressor, headers),
                 offload_size=compressor.offload_size,
                 workshop=self.coder.workshop,

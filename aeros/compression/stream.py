@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Final
 
-from aeros.compression.codings import Encoder
+from aeros.compression.codings import Encoder, StreamCoding
 from aeros.compression.workshop import Workshop
 from aeros.types import Message, Send
 
@@ -72,13 +72,14 @@ class CodedStream:
 
     Args:
         send: Where the messages go.
-        encoder: What compresses them.
+        coding: What compresses them.
         flush_seconds: For how long bytes may wait; 0: not at all.
         offload_size: Bytes from which a chunk is compressed in a thread; None: never.
         workshop: Where that is done.
     """
 
     __slots__ = (
+        "_coding",
         "_encoder",
         "_flush_seconds",
         "_has_begun",
@@ -92,14 +93,15 @@ class CodedStream:
     def __init__(
         self,
         send: Send,
-        encoder: Encoder,
+        coding: StreamCoding,
         *,
         flush_seconds: float,
         offload_size: int | None,
         workshop: Workshop,
     ) -> None:
         self._send = send
-        self._encoder: Encoder | None = encoder
+        self._coding = coding
+        self._encoder: Encoder | None = coding.encoder()
         self._flush_seconds = flush_seconds
         self._offload = offload_size
         self._workshop = workshop
@@ -121,13 +123,15 @@ class CodedStream:
             if is_last:
                 self._timer.stop()
                 self._encoder = None
-                await self._send({**message, "body": content + encoder.finish()})
+                content += encoder.finish()
+                await self._send({**message, "body": self._workshop.noted(self._coding, data, content)})
                 return
             if data and (self._flush_seconds == 0 or not self._has_begun):
                 self._has_begun = True
                 content += encoder.flush()
             elif data:
                 self._timer.start(self._flush_seconds, self._flush_waiting)
+            self._workshop.noted(self._coding, data, content)
             if content:
                 await self._send({**message, "body": content})
 
@@ -139,6 +143,6 @@ class CodedStream:
     async def _flush_waiting(self) -> None:
         async with self._lock:
             if self._encoder is not None:
-                content = self._encoder.flush()
+                content = self._workshop.noted(self._coding, _NOTHING, self._encoder.flush())
                 if content:
                     await self._send({"type": "http.response.body", "body": content, "more_body": True})

@@ -22,12 +22,17 @@ _THOROUGH: Final = "+"
 
 
 class Workshop:
-    """Compresses bodies without holding up the event loop, for one application."""
+    """Compresses bodies without holding up the event loop, for one application.
 
-    __slots__ = ("_benches",)
+    Attributes:
+        compressed_bytes: By coding, how many bytes were given to it, and how many they have become.
+    """
+
+    __slots__ = ("_benches", "compressed_bytes")
 
     def __init__(self) -> None:
         self._benches = PerLoop(_Bench)
+        self.compressed_bytes: dict[str, tuple[int, int]] = {}
 
     async def run(self, work: Callable[[bytes], T], data: bytes, offload_size: int | None) -> T:
         """Returns what ``work`` makes of ``data``; from ``offload_size`` bytes on in a thread."""
@@ -38,12 +43,20 @@ class Workshop:
 
     async def compressed(self, coding: Coding, content: bytes, offload_size: int | None) -> bytes:
         """Returns ``content`` in a coding; as it is where that gains nothing, or where the coding fails."""
-        return await self.run(partial(_compressed, coding), content, offload_size)
+        return self.noted(
+            coding, content, await self.run(partial(_compressed, coding), content, offload_size)
+        )
 
     def compressed_at_once(self, coding: Coding, content: bytes, offload_size: int | None) -> bytes | None:
         """Returns what ``compressed()`` does; None where that is for a thread."""
         is_large = offload_size is not None and len(content) >= offload_size
-        return None if is_large else _compressed(coding, content)
+        return None if is_large else self.noted(coding, content, _compressed(coding, content))
+
+    def noted(self, coding: Coding, content: bytes, coded: bytes) -> bytes:
+        """Counts what a coding was given and has made of it, which is returned."""
+        taken, made = self.compressed_bytes.get(coding.name, (0, 0))
+        self.compressed_bytes[coding.name] = taken + len(content), made + len(coded)
+        return coded
 
     def variant_at_once(
         self, kept: Representation, coding: Coding, *, offload_size: int | None, hot_after: int | None
@@ -118,6 +131,7 @@ class Workshop:
         except Exception as error:  # noqa: BLE001 - as above
             _log_failure(coding, error)
             return
+        self.noted(coding, kept.body, content)
         ready = kept.variant(coding.name)
         if ready is None or len(content) < len(ready):
             kept.add_variant(coding.name + _THOROUGH, content, instead_of=coding.name)

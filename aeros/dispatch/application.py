@@ -301,6 +301,7 @@ class DispatchingApplication(Quart):
         way = Way(
             endpoint=rule.endpoint,
             view=view,
+            rule=rule.rule,
             names=(None, *request.blueprints),
             changes=self._changes,
             rules=self.url_map.changes,

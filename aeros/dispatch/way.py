@@ -12,6 +12,7 @@ class Way:
     Attributes:
         endpoint: Where it leads.
         view: What stands there.
+        rule: The rule of the route that led there.
         names: Under which names hooks would be found.
         changes: How often the application's attributes had been set.
         rules: How often its rules had changed.
@@ -20,6 +21,7 @@ class Way:
 
     endpoint: str
     view: object
+    rule: str
     names: tuple[str | None, ...]
     changes: int
     rules: int

@@ -40,6 +40,13 @@ class CacheStatus:
             msg = f"a cache either has a hit or forwards, not hit={self.hit!r} with fwd={self.fwd!r}"
             raise ValueError(msg)
 
+    @property
+    def outcome(self) -> str:
+        """What the cache did, in one word: ``hit``, ``collapsed``, ``stored``, or why it forwarded."""
+        if self.fwd is None:
+            return "hit"
+        return "collapsed" if self.collapsed else "stored" if self.stored else self.fwd
+
     def render(self, cache_name: str = "aeros") -> str:
         """Returns the field's value, a structured field (RFC 9651), e.g. ``aeros; hit; ttl=58``."""
         parts = [_item(cache_name), "hit" if self.fwd is None else f"fwd={self.fwd}"]

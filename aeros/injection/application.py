@@ -199,6 +199,14 @@ class InjectingApplication(Quart):
         """
         return await self._resources.check()
 
+    async def check_resources(self, deadline_seconds: float) -> dict[str, str | None]:
+        """Asks all resources at once, as ``check_health()`` does, and minds those that are not open.
+
+        Args:
+            deadline_seconds: How long they may take.
+        """
+        return await self._resources.check_all(deadline_seconds)
+
     # Registering
 
     def add_url_rule(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator, Mapping
 from inspect import isawaitable
@@ -65,24 +66,48 @@ class Resources:
     async def check(self) -> dict[str, str | None]:
         """Asks each open resource that has a method ``ping()``; returns what is wrong, by name."""
         problems: dict[str, str | None] = {}
-        for name, provider in named_providers(self._container):
-            if not isinstance(provider, providers.BaseResource):
-                continue
+        for name, provider in self._named():
             # What stands in the place of one is asked as well; one that is not open is not opened.
-            if not provider.initialized and overriding(provider) is None:
+            if not _is_open(provider):
                 continue
             try:
-                value = await awaited(provider())
-                ping = getattr(value, "ping", None)
-                if not callable(ping):
-                    continue
-                answer = ping()
-                if isawaitable(answer):
-                    await answer
-                problems[name] = None
+                if await _ping(provider):
+                    problems[name] = None
             except Exception as error:  # noqa: BLE001 - whatever it raises is what is wrong
                 problems[name] = repr(error)
         return problems
+
+    async def check_all(self, deadline_seconds: float) -> dict[str, str | None]:
+        """Asks all resources at once; returns what is wrong, by name: one that is not open is.
+
+        Args:
+            deadline_seconds: How long they may take; one that can not be asked has no need to answer.
+        """
+        problems: dict[str, str | None] = {}
+        asked: dict[str, asyncio.Task[bool]] = {}
+        for name, provider in self._named():
+            problems[name] = None if _is_open(provider) else "it is not open"
+            if _is_open(provider):
+                asked[name] = asyncio.ensure_future(_ping(provider))
+                asked[name].add_done_callback(_heard)
+        if not asked:
+            return problems
+        try:
+            await asyncio.wait(asked.values(), timeout=deadline_seconds)
+        finally:
+            for task in asked.values():
+                task.cancel()  # not awaited: what does not answer may not end in time either
+        for name, task in asked.items():
+            if not task.done():
+                problems[name] = f"no answer within {deadline_seconds:g} seconds"
+            elif task.cancelled() or task.exception() is not None:
+                problems[name] = "cancelled" if task.cancelled() else repr(task.exception())
+        return problems
+
+    def _named(self) -> Iterator[tuple[str, providers.BaseResource[Any]]]:
+        for name, provider in named_providers(self._container):
+            if isinstance(provider, providers.BaseResource):
+                yield name, provider
 
     def _in_order(self) -> Iterator[tuple[str, providers.BaseResource[Any]]]:
         named = list(named_providers(self._container))
@@ -115,3 +140,25 @@ def _needed_first(provider: AnyProvider, seen: set[int]) -> Iterator[providers.B
         yield from _needed_first(other, seen)
     if isinstance(provider, providers.BaseResource):
         yield provider
+
+
+def _is_open(provider: providers.BaseResource[Any]) -> bool:
+    return provider.initialized or overriding(provider) is not None
+
+
+async def _ping(provider: providers.BaseResource[Any]) -> bool:
+    """Asks a resource whether it works, which raises where it does not; returns whether it can be asked."""
+    value = await awaited(provider())
+    ping = getattr(value, "ping", None)
+    if not callable(ping):
+        return False
+    answer = ping()
+    if isawaitable(answer):
+        await answer
+    return True
+
+
+def _heard(task: asyncio.Task[bool]) -> None:
+    """Takes note of what came too late, which asyncio would log."""
+    if not task.cancelled():
+        task.exception()

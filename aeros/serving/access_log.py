@@ -37,6 +37,7 @@ class Access(NamedTuple):
         seconds: From the request to the end of the response.
         cache: What the cache did, in a word such as ``"hit"``; None for a route that is not cached.
         ended: When the response ended, in seconds since 1970.
+        request_id: The request's id; None where requests have none.
     """
 
     client: str
@@ -48,30 +49,36 @@ class Access(NamedTuple):
     seconds: float
     cache: str | None
     ended: float
+    request_id: str | None = None
 
 
 def render_text(access: Access) -> str:
-    r"""Returns the access as one line of seven columns, whatever the client sent.
+    r"""Returns the access as one line of columns, whatever the client sent.
 
     ``127.0.0.1 "GET /x?y=1 HTTP/1.1" 200 1234 0.8ms hit``; ``-`` stands for what is unknown or
-    empty. Within the quotes ``"`` and ``\`` are escaped by ``\``, and control characters as in a
-    Python literal, so the line splits into its columns again.
+    empty. The request's id is one more column, where requests have one. Within the quotes ``"`` and
+    ``\`` are escaped by ``\``, and control characters as in a Python literal, so the line splits into
+    its columns again.
     """
-    client, method, path, version, status, body_bytes, seconds, cache, _ = access
+    client, method, path, version, status, body_bytes, seconds, cache, _, request_id = access
     request = _escaped(f"{method} {path} HTTP/{version}")
     return (
         f'{_word(client)} "{request}" {status} {body_bytes} {seconds * 1000:.1f}ms'
         f" {_word(cache) if cache else '-'}"
+        f"{'' if request_id is None else ' ' + _word(request_id)}"
     )
 
 
 def render_json_fields(access: Access) -> dict[str, object]:
     """Returns the access as the fields of a JSON line, named as the attributes of `Access`.
 
-    ``seconds`` is rounded to microseconds; when it ended is the line's own ``time``.
+    ``seconds`` is rounded to microseconds; ``request_id`` is there where requests have one; when it ended
+    is the line's own ``time``.
     """
     fields: dict[str, object] = access._asdict()
     del fields["ended"]
+    if access.request_id is None:
+        del fields["request_id"]
     fields["seconds"] = round(access.seconds, 6)
     return fields
 

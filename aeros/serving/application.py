@@ -12,12 +12,13 @@ from urllib.parse import quote
 from uvicorn.protocols.http.flow_control import service_unavailable
 
 from aeros.exchange import HeadMemory, exchange_of, own_date
-from aeros.http.cache_status import CacheStatus
 from aeros.http.fields import first_value, format_http_date
+from aeros.http.server_timing import ServerTiming
+from aeros.request_id import FIELD_NAME, RequestIds, given_id, request_id_of
 from aeros.serving.access_log import Access, AccessLog
 from aeros.serving.cycle import Cycle, FieldLines
 from aeros.serving.forwarding import rooms_forwarded, uvicorn_forwarded
-from aeros.serving.log import ConsoleStyle, error_log, run_style, written_aside
+from aeros.serving.log import ConsoleStyle, error_log, ids_noted, run_style, written_aside
 from aeros.serving.outbox import Outbox
 from aeros.serving.shutdown import Event
 from aeros.settings import ServerSettings
@@ -116,6 +117,14 @@ class Servable(Protocol):
         """What its streams wait for, on the running loop."""
         ...
 
+    def counting_dropped_lines(self, dropped: Callable[[], int]) -> AbstractContextManager[None]:
+        """Has its metrics count the lines that a log of this run has lost."""
+        ...
+
+    def sharing_metrics(self, folder: str) -> AbstractContextManager[None]:
+        """Has its metrics be those of all workers whose snapshots are in a folder."""
+        ...
+
     # Libraries name the shapes of ASGI each in their own way, and Quart names Hypercorn's.
     async def __call__(self, scope: Any, receive: Any, send: Any, /) -> None:
         """Handles one ASGI connection."""
@@ -134,6 +143,7 @@ class ServedApplication:
         outbox: Takes whole responses, for all connections.
         known: Requests that were answered without calling the application, by the bytes they came in.
         get_date: Gives the value of ``Date``; None where nobody is to write one.
+        marking: Says what a response to a hit has beside what is stored; None where that is nothing.
         lacking: What uvicorn's protocol lacks, if it is used instead of the one that stands on it.
     """
 
@@ -147,6 +157,8 @@ class ServedApplication:
         self.field_lines: FieldLines = FieldLines()
         self.outbox: Outbox = Outbox()
         self.known: dict[bytes, KnownRequest] = {}
+        marked = settings.request_ids or settings.server_timing
+        self.marking: HitMarking | None = HitMarking(settings) if marked else None
         self._date = (0, b"")
         self._unlogged = frozenset(
             quote(path, safe=_IN_PATHS).encode() for path in settings.access_log_exclude
@@ -178,7 +190,11 @@ class ServedApplication:
             stack.enter_context(run_style(logger, level=settings.log_level, style=style))
             stack.enter_context(written_aside(logger, report=self._report))
             stack.enter_context(error_log(logger, settings.error_log_file, style=style, report=self._report))
+            if settings.request_ids:
+                stack.enter_context(ids_noted(logger))
             stack.enter_context(self._access_log)
+            if settings.metrics is not None:
+                stack.enter_context(self.app.counting_dropped_lines(lambda: self._access_log.dropped))
             if settings.uvicorn_options.get("log_config") is None:
                 forwarded = uvicorn_forwarded(self.app.current_logger, level=settings.log_level)
                 stack.enter_context(forwarded)
@@ -221,8 +237,11 @@ class ServedApplication:
     async def refuse(self, scope: Scope, receive: Receive, send: Cycle) -> None:
         """Answers 503 where uvicorn's ``limit_concurrency`` is reached, without calling the application."""
         began = time.perf_counter()
+        sending: Send = send
+        if self.marking is not None and self.settings.request_ids:
+            sending = _identified(send, self.marking.ids.identify(scope))
         try:
-            await service_unavailable(cast(Any, scope), cast(Any, receive), cast(Any, send))
+            await service_unavailable(cast(Any, scope), cast(Any, receive), cast(Any, sending))
         finally:
             if self._access_log.enabled and scope["raw_path"] not in self._unlogged:
                 self._access_log.write(_access(scope, send, time.perf_counter() - began))
@@ -233,7 +252,12 @@ class ServedApplication:
         return self._access_log.enabled
 
     def log_hit(
-        self, client: tuple[str, int] | None, method: str, target: bytes, answer: EarlyAnswer
+        self,
+        client: tuple[str, int] | None,
+        method: str,
+        target: bytes,
+        answer: EarlyAnswer,
+        request_id: str | None = None,
     ) -> None:
         """Writes the line of a hit that was answered without calling the application.
 
@@ -242,6 +266,7 @@ class ServedApplication:
             method: The request's method.
             target: Its path and query as the client sent them.
             answer: What it was answered with.
+            request_id: Its id; None where requests have none.
         """
         if self._unlogged and target.partition(b"?")[0] in self._unlogged:
             return
@@ -256,6 +281,7 @@ class ServedApplication:
                 0.0,
                 "hit",
                 time.time(),
+                request_id,
             )
         )
 
@@ -267,6 +293,54 @@ class ServedApplication:
         if self._date[0] != second:
             self._date = second, format_http_date(second).encode("ascii")
         return self._date[1]
+
+
+class HitMarking:
+    """What the response to a hit has beside what is stored: the request's id, and how long it took.
+
+    Args:
+        settings: Which of them it has.
+
+    Attributes:
+        ids: Gives new ids.
+    """
+
+    __slots__ = ("_has_id", "_has_timing", "ids")
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._has_id = settings.request_ids
+        self._has_timing = settings.server_timing
+        self.ids: RequestIds = RequestIds()
+
+    def given_id(self, headers: RawHeaders) -> str | None:
+        """Returns the id that a client gave, if requests have ids."""
+        return given_id(headers) if self._has_id else None
+
+    def lines(self, given: str | None, began: float) -> tuple[str | None, bytes]:
+        """Returns the id of a request, and lines for the head of its response.
+
+        Args:
+            given: The id that its client gave, if any.
+            began: When it began to be looked at, by ``time.perf_counter()``.
+        """
+        lines, request_id = b"", None
+        if self._has_id:
+            request_id = given or self.ids.new()
+            lines = b"%b: %b\r\n" % (FIELD_NAME, request_id.encode("ascii"))
+        if self._has_timing:
+            timing = ServerTiming(time.perf_counter() - began, cache="hit").render()
+            lines += b"server-timing: %b\r\n" % timing
+        return request_id, lines
+
+
+def _identified(send: Send, request_id: str) -> Send:
+    async def send_identified(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            field = FIELD_NAME, request_id.encode("ascii")
+            message = {**message, "headers": [*message.get("headers", ()), field]}
+        await send(message)
+
+    return send_identified
 
 
 class _CountingSend:
@@ -295,6 +369,7 @@ class _CountingSend:
 def _access(scope: Scope, sent: Cycle | _CountingSend, seconds: float) -> Access:
     client = scope.get("client")
     exchange = exchange_of(scope)
+    status = None if exchange is None else exchange.cache_status
     query = scope.get("query_string", b"")
     path: bytes = scope.get("raw_path") or scope["path"].encode()
     target = path + b"?" + query if query and b"?" not in path else path
@@ -306,14 +381,7 @@ def _access(scope: Scope, sent: Cycle | _CountingSend, seconds: float) -> Access
         sent.status,
         0 if scope["method"] == "HEAD" else sent.body_bytes,
         seconds,
-        _outcome(exchange.cache_status) if exchange is not None else None,
+        None if status is None else status.outcome,
         time.time(),
+        request_id_of(scope),
     )
-
-
-def _outcome(status: CacheStatus | None) -> str | None:
-    if status is None:
-        return None
-    if status.hit:
-        return "hit"
-    return "collapsed" if status.collapsed else "stored" if status.stored else status.fwd

@@ -26,6 +26,8 @@ class TextFormatter(logging.Formatter):
     client sends can not pose as a line of its own. The lines of a traceback are indented for the
     same reason: no text inside of an exception can start a line where records start.
 
+    In a request that has an id, it stands in brackets at the end of the line.
+
     Args:
         traceback: False puts `` (ValueError: message)`` at the end of the line instead.
     """
@@ -50,6 +52,9 @@ class TextFormatter(logging.Formatter):
             "levelname": levelname,
             "message": one_line(record.getMessage()),
         }
+        request_id = _request_id_of(record)
+        if request_id is not None:
+            line += f" [{one_line(request_id)}]"
         return line + (self._details(record) if self.traceback else _summary(record))
 
     def _details(self, record: logging.LogRecord) -> str:
@@ -67,7 +72,8 @@ class JsonFormatter(logging.Formatter):
     The object holds ``time`` (ISO 8601 in UTC, to the millisecond), ``level``, ``logger``,
     ``message``, where there is one ``exception`` (``type``, ``message``, ``traceback``) and
     ``stack``, and then what the record has in its attribute ``fields``. Those can not replace the
-    former. A value that JSON can not express becomes its ``str``.
+    former. A value that JSON can not express becomes its ``str``. In a request that has an id, there is
+    ``request_id``.
 
     Args:
         traceback: False leaves ``traceback`` and ``stack`` out.
@@ -81,6 +87,9 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Returns the record as a JSON object without a final line break."""
         entry = self._standard_fields(record) | _own_fields(record)
+        request_id = _request_id_of(record)
+        if request_id is not None:
+            entry["request_id"] = request_id
         try:
             return self._encoder.encode(entry)
         except (TypeError, ValueError):  # NaN, a circle, a key that is no string: somewhere below
@@ -133,6 +142,11 @@ def _own_fields(record: logging.LogRecord) -> dict[str, object]:
         return {}
     named = ((str(name), value) for name, value in cast(Mapping[object, object], fields).items())
     return {name: value for name, value in named if name not in _STANDARD_FIELDS}
+
+
+def _request_id_of(record: logging.LogRecord) -> str | None:
+    request_id: object = getattr(record, "request_id", None)
+    return request_id if isinstance(request_id, str) else None
 
 
 def _text(value: object) -> str:

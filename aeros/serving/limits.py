@@ -25,11 +25,16 @@ class Slot:
 
 
 class Admission:
-    """Slots for requests, first come first served; one line for each event loop, so per worker."""
+    """Slots for requests, first come first served; one line for each event loop, so per worker.
 
-    __slots__ = ("_has_refused", "_lines")
+    Attributes:
+        refused: How many requests were told 503.
+    """
+
+    __slots__ = ("_has_refused", "_lines", "refused")
 
     def __init__(self) -> None:
+        self.refused: int = 0
         self._lines: PerLoop[_Line] = PerLoop(_Line)
         self._has_refused = False
 
@@ -37,6 +42,11 @@ class Admission:
         """Tells once that a request was refused: the first time it is asked."""
         first, self._has_refused = not self._has_refused, True
         return first
+
+    def occupancy(self) -> tuple[int, int]:
+        """Returns how many requests hold a slot, and how many wait for one. From any thread."""
+        lines = self._lines.values()
+        return sum(line.handled for line in lines), sum(line.waiting for line in lines)
 
     def enter_at_once(self, soft_limit: int | None, hard_limit: int | None) -> Slot | None:
         """Returns a slot where there is one and nobody waits for it; None: ``enter()`` has to be asked.
@@ -71,6 +81,16 @@ class _Line:
         self._handled = 0
         self._soft_limit: int | None = None
         self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def handled(self) -> int:
+        """How many hold a slot."""
+        return self._handled
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for one."""
+        return len(self._waiting)
 
     @property
     def total(self) -> int:

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TextIO, cast
 
+from aeros.request_id import current_request_id
 from aeros.serving.formatters import JsonFormatter, TextFormatter
 from aeros.serving.targets import FileTarget, StreamName, StreamTarget, Target
 from aeros.serving.writer import Report, Writer
@@ -204,6 +205,16 @@ class ConsoleHandler(WritingHandler):
         return self.format(record)
 
 
+class RequestIdFilter(logging.Filter):
+    """Lets every record pass, and notes on it the id of the request in which it was logged."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Sets ``record.request_id``, unless whoever logged it has."""
+        if not hasattr(record, "request_id"):
+            record.request_id = current_request_id()
+        return True
+
+
 class PrivateLogger(logging.Logger):
     """A logger that belongs to its owner alone: it is not registered with the manager of logging.
 
@@ -229,6 +240,7 @@ def build_logger(*, level: int, style: ConsoleStyle) -> logging.Logger:
     parent = logging.getLogger(LOGGER_NAME)
     logger = PrivateLogger(LOGGER_NAME, level)
     logger.parent = parent
+    logger.addFilter(RequestIdFilter())
     handler = ConsoleHandler("stderr", defer_to=parent)
     handler.style = style
     logger.addHandler(handler)
@@ -260,6 +272,26 @@ def run_style(logger: logging.Logger, *, level: int | None, style: ConsoleStyle)
             logger.setLevel(level_before)
         for handler, before in zip(handlers, styles, strict=True):
             handler.style = before
+
+
+@contextmanager
+def ids_noted(logger: logging.Logger) -> Generator[None]:
+    """Has the ids of requests noted on the logger's records while the context lasts.
+
+    Args:
+        logger: The logger; what is no logger, e.g. a mock, is left alone, and one that does it already.
+    """
+    if not isinstance(cast(object, logger), logging.Logger) or any(
+        isinstance(known, RequestIdFilter) for known in logger.filters
+    ):
+        yield
+        return
+    noting = RequestIdFilter()
+    logger.addFilter(noting)
+    try:
+        yield
+    finally:
+        logger.removeFilter(noting)
 
 
 @contextmanager

@@ -37,6 +37,11 @@ class OwnOptions(TypedDict, total=False):
     timeout_handler: float | None
     max_header_bytes: int
     max_header_fields: int
+    request_ids: bool
+    server_timing: bool
+    livez: str | None
+    readyz: str | None
+    metrics: str | None
 
 
 class PassedOptions(TypedDict, total=False):
@@ -130,6 +135,11 @@ _RUN_ARGUMENTS: Final = frozenset(
         "timeout_handler",
         "max_header_bytes",
         "max_header_fields",
+        "request_ids",
+        "server_timing",
+        "livez",
+        "readyz",
+        "metrics",
     }
 )
 

@@ -8,6 +8,7 @@ pause of a connection, and a whole response in one write instead of two.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
@@ -164,6 +165,7 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
         # The lines that every response has, and the fields that they were made of.
         self._default: tuple[RawHeaders | None, bytes, bool] = (None, b"", False)
         self._is_forwarded = False
+        self._marking = self.served.marking
         self._doors = None if self.root_path else self.served.app.early_answers
         # The request that is being read, and the one that is being answered: others may wait between.
         self._cycle: Cycle | None = None
@@ -470,6 +472,7 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
             or b"#" in url
         ):
             return False
+        began = 0.0 if self._marking is None else time.perf_counter()
         raw_path, _, query = url.partition(b"?")
         method = self.parser.get_method().decode("ascii")
         scheme = cast(str, self.scheme)
@@ -478,11 +481,14 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
         answer = None if question is None else doors.find(question)
         if answer is None:
             return False
+        marking = self._marking
+        given = None if marking is None else marking.given_id(self._fields)
         request = KnownRequest(scheme, method, raw_path + b"?" + query if query else raw_path, question)
         keeps_alive = self.parser.should_keep_alive() and not self._is_retired
-        if keeps_alive:
+        # One with an id of its own does not come a second time.
+        if keeps_alive and given is None:
             self._answered = request
-        self._give(request, answer, keeps_alive=keeps_alive)
+        self._give(request, answer, keeps_alive=keeps_alive, began=began, given=given)
         return True
 
     def _answered_whole(self) -> KnownRequest | None:
@@ -494,10 +500,11 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
         doors = self._doors
         if doors is None or self._is_retired or request.scheme != self.scheme or not self._is_clear():
             return False
+        began = 0.0 if self._marking is None else time.perf_counter()
         answer = doors.find(request.question)
         if answer is None:
             return False
-        self._give(request, answer, keeps_alive=True)
+        self._give(request, answer, keeps_alive=True, began=began)
         return True
 
     def _is_clear(self) -> bool:
@@ -509,16 +516,28 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
             and self.limit_concurrency is None
         )
 
-    def _give(self, request: KnownRequest, answer: EarlyAnswer, *, keeps_alive: bool) -> None:
+    def _give(
+        self,
+        request: KnownRequest,
+        answer: EarlyAnswer,
+        *,
+        keeps_alive: bool,
+        began: float,
+        given: str | None = None,
+    ) -> None:
         if answer.recording is None:
             head = b"".join(self.head(answer.status, answer.headers).lines)
         else:
             head = self.remembered_head(answer.status, answer.headers, answer.recording)
         end = b"\r\n" if keeps_alive else b"connection: close\r\n\r\n"
+        request_id: str | None = None
+        if self._marking is not None:
+            request_id, lines = self._marking.lines(given, began)
+            end = lines + end
         content = b"" if request.method == "HEAD" else answer.content
         self._outbox.hold(self.loop, self.transport, head + end, content)
         if self.served.logs_access:
-            self.served.log_hit(self.client, request.method, request.target, answer)
+            self.served.log_hit(self.client, request.method, request.target, answer, request_id)
         if not keeps_alive:
             self.direct().close()
         self.on_response_complete()

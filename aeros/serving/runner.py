@@ -7,7 +7,7 @@ import copy
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,9 +21,10 @@ from aeros.serving.config import DEVELOPMENT_GRACEFUL_SECONDS, Config, build_con
 from aeros.serving.lifespan import Lifespan
 from aeros.serving.reloading import Reloader
 from aeros.serving.server import Announce, Server, bind_sockets, urls
+from aeros.serving.snapshots import Snapshots
 from aeros.serving.supervisor import Supervisor
 from aeros.serving.watchdog import Watchdog
-from aeros.serving.worker import Worker, build_order, refuse_nested
+from aeros.serving.worker import Order, Worker, build_order, refuse_nested
 from aeros.settings import ServerSettings
 
 START_TIMEOUT_SECONDS: Final = 30.0
@@ -278,7 +279,16 @@ def announcer(app: Servable, config: uvicorn.Config) -> Announce:
 
 def _serve_in_workers(config: Config, app: Servable, path: str) -> None:
     """Runs worker processes until stopped."""
-    order = build_order(path, cast(ServedApplication, config.app).settings)
+    settings = cast(ServedApplication, config.app).settings
+    # While files are watched, one worker follows another, and none has to know of it.
+    is_shared = settings.metrics is not None and not config.should_reload
+    with ExitStack() as stack:
+        snapshots = stack.enter_context(Snapshots.temporary()) if is_shared else None
+        order = build_order(path, settings, snapshots=None if snapshots is None else snapshots.folder)
+        _run_workers(config, app, order, snapshots)
+
+
+def _run_workers(config: Config, app: Servable, order: Order, snapshots: Snapshots | None) -> None:
     sockets = [] if config.uds or config.fd is not None else bind_sockets(config.host, config.port)
     bound = sockets or [config.bind_socket()]
     announce = partial(announcer(app, config), sockets)
@@ -297,6 +307,7 @@ def _serve_in_workers(config: Config, app: Servable, path: str) -> None:
             graceful_seconds=config.timeout_graceful_shutdown,
             hang_seconds=config.timeout_worker_healthcheck,
             announce=announce,
+            bury=None if snapshots is None else snapshots.retire,
         ).run()
     finally:
         for listener in bound:

@@ -45,6 +45,7 @@ class Supervisor:
         graceful_seconds: How long a worker may take for its requests when it stops; None: no bound.
         hang_seconds: How long a worker may take to give a sign of life.
         announce: Called once when all of them accept requests.
+        bury: Called with the number of each worker's process that has ended.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Supervisor:
         graceful_seconds: float | None,
         hang_seconds: float,
         announce: Callable[[], None],
+        bury: Callable[[int], None] | None = None,
     ) -> None:
         self._start = start
         self._count = count
@@ -65,6 +67,7 @@ class Supervisor:
         self._graceful_seconds = graceful_seconds
         self._hang_seconds = hang_seconds
         self._announce = announce
+        self._on_burial = bury
         self._workers: list[Worker] = []
         self._deadlines: dict[Worker, float] = {}
         self._outdated: deque[Worker] = deque()
@@ -156,6 +159,8 @@ class Supervisor:
             worker.end()
             self._workers.remove(worker)
             self._deadlines.pop(worker, None)
+            if self._on_burial is not None:
+                self._on_burial(worker.pid)
             if worker.is_stopping:
                 # One that had not begun to serve was told by a signal.
                 if code != 0 and self._stops and worker.is_ready:

@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -43,21 +43,28 @@ class Order:
         path: ``"module:variable"`` or ``"module:function()"``.
         main: The main module's name and file, if workers import it.
         settings: The settings, pickled: what they name may be in the main module.
+        snapshots: The folder in which workers tell each other their metrics; None: they do not.
     """
 
     path: str
     main: tuple[str, str | None] | None
     settings: bytes
+    snapshots: str | None = None
 
 
-def build_order(path: str, settings: ServerSettings) -> Order:
+def build_order(path: str, settings: ServerSettings, *, snapshots: str | None = None) -> Order:
     """Returns the order to serve an application.
+
+    Args:
+        path: Where it is.
+        settings: How to serve it.
+        snapshots: As in `Order`.
 
     Raises:
         UnpicklableOptionError: An option can not go to another process.
     """
     _check_picklable(settings.uvicorn_options)
-    return Order(path, main_module(), pickle.dumps(settings))
+    return Order(path, main_module(), pickle.dumps(settings), snapshots)
 
 
 def refuse_nested() -> None:
@@ -80,9 +87,10 @@ class Worker:
     """
 
     def __init__(self, order: Order, sockets: Sequence[socket.socket]) -> None:
-        self.is_ready = False
-        self.is_stopping = False
+        self.is_ready: bool = False
+        self.is_stopping: bool = False
         self.unanswered_since: float | None = None
+        self.connection: Connection
         self.connection, theirs = multiprocessing.Pipe()
         self.process: BaseProcess = multiprocessing.get_context("spawn").Process(
             target=serve_worker, args=(order, list(sockets), theirs, _standard_input())
@@ -136,7 +144,8 @@ def serve_worker(
         settings = cast(ServerSettings, pickle.loads(order.settings))  # noqa: S301 - the supervisor's
         served = ServedApplication(app, settings)
         config = build_config(served)
-        with served.serving():
+        shared = nullcontext() if order.snapshots is None else app.sharing_metrics(order.snapshots)
+        with served.serving(), shared:
             server = Server(config)
             server.signals = ("SIGTERM",)
             server.announce = lambda _: commands.answer("ready")

@@ -12,7 +12,7 @@ from quart import Response, request
 from quart.signals import request_started
 from werkzeug.exceptions import GatewayTimeout
 
-from aeros import Cache, Container, WebServer
+from aeros import Container, WebServer
 
 BOUND = 0.2
 
@@ -21,7 +21,6 @@ def build_app(notes: list[str], bound: float | None = BOUND) -> WebServer:
     """Returns an application in which some views take too long."""
     container = Container()
     container.config.from_dict({"timeout_handler": bound})
-    container.cache.override(Cache())
     app = WebServer(__name__, container=container, global_headers={"X-Global": "1"})
 
     @app.before_request

@@ -185,8 +185,7 @@ async def connected(server: RunningServer, count: int, sent: bytes) -> AsyncGene
 async def test_limits_hold_beside_idle_connections_and_streams() -> None:
     """100 idle keep-alive connections and 50 clients of an event stream take nothing from them."""
     gate = Gate()
-    options = {"timeout_keep_alive": 60}
-    with build_app(gate).run_in_thread(log_level="critical", **options) as server:  # type: ignore[arg-type]
+    with build_app(gate).run_in_thread(log_level="critical", timeout_keep_alive=60) as server:
         await hold_against_limits(server, gate)
         async with (
             connected(server, 100, head("/ok", last=False)),

@@ -8,7 +8,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -90,7 +90,7 @@ def server(request: pytest.FixtureRequest, notes: Notes) -> Iterator[RunningServ
 
 
 @contextlib.contextmanager
-def others_are_served(server: RunningServer) -> Iterator[None]:
+def others_are_served(server: RunningServer) -> Generator[None]:
     """Asks for pages all the time while the context lasts; each of them must come."""
     done, failures, count = threading.Event(), list[object](), 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Final
 import pytest
 from quart import request
 
-from aeros import Cache, WebServer
+from aeros import WebServer
 from aeros.serving.runner import RunningServer
 
 GET: Final = b"GET / HTTP/1.1\r\n"
@@ -83,12 +84,9 @@ def build_app() -> WebServer:
     @app.route("/slow")
     async def slow() -> str:
         await request.get_data()
-        import asyncio
-
         await asyncio.sleep(0.2)
         return "slow"
 
-    app.container.cache.override(Cache())
     return app
 
 
@@ -160,18 +158,18 @@ def test_pipelined_requests_are_answered_in_their_order(server: RunningServer) -
     said = ask(server, b"".join(requests))
     assert statuses(said) == [200, 200, 200, 200, 200, 200, 404]
     order = [b"slow", b"cached", b"read 0", b"read 3", b"cached", b"slow", b"Not Found"]
-    places, place = [], 0
+    place = 0
     for text in order:
         place = said.index(b"\r\n\r\n" + text if text != b"Not Found" else text, place) + 1
-        places.append(place)
-    assert places == sorted(places)
 
 
 def test_limits_of_a_head_are_settings() -> None:
     """And the smallest ones are kept to."""
-    options = {"max_header_bytes": 200, "max_header_fields": 3}
     for http in ("auto", "h11"):
-        with build_app().run_in_thread(http=http, log_level="critical", **options) as server:  # type: ignore[arg-type]
+        app = build_app()
+        with app.run_in_thread(
+            http=http, log_level="critical", max_header_bytes=200, max_header_fields=3
+        ) as server:
             host = b"GET / HTTP/1.1\r\nHost: a\r\n"
             assert statuses(ask(server, closing(host) + b"A: b\r\n\r\n")) == [200]
             assert statuses(ask(server, host + b"A: b\r\nC: d\r\nE: f\r\n\r\n")) == [431]

@@ -26,6 +26,7 @@ from typing import Any, ClassVar, Self, TextIO, assert_type
 import uvicorn
 from cachelib import FileSystemCache, RedisCache, SimpleCache
 from dependency_injector import providers
+from prometheus_client import CollectorRegistry
 from quart import Blueprint, Quart, Response, request
 from quart.typing import ResponseTypes
 from quart.views import MethodView
@@ -43,6 +44,7 @@ from aeros import (
     EntryFormatError,
     Explanation,
     Gzip,
+    ImportPathError,
     InjectionError,
     InstancePathError,
     InvalidHeaderError,
@@ -53,6 +55,7 @@ from aeros import (
     Memoized,
     MissingExtraError,
     Negotiated,
+    NestedServerError,
     NotInjectedError,
     PrivilegedPortError,
     ProviderError,
@@ -67,9 +70,11 @@ from aeros import (
     UnknownOptionError,
     UnknownProviderError,
     UnknownVariableError,
+    UnpicklableOptionError,
     UnserializableError,
     WebServer,
     Zstd,
+    current_request_id,
     inject,
 )
 from aeros.caching.client import immutable, no_store
@@ -505,6 +510,14 @@ def serve() -> None:
         workers=4, proxy_headers=True, timeout_keep_alive=5, loop="uvloop", ssl_keyfile=Path("key")
     )
     app.run_server(workers="auto", factory=create_app)
+    app.run_server(
+        request_ids=True, server_timing=False, livez="/livez", readyz="/readyz", metrics="/metrics"
+    )
+    app.run(request_ids=True, readyz=None)
+    observed = WebServer("observed", request_ids=True, livez="/livez", readyz="/readyz", metrics="/metrics")
+    assert_type(observed.metrics_registry, CollectorRegistry)
+    assert_type(current_request_id(), str | None)
+    assert_type(observed.current_settings().readyz, str | None)
     app.run_server(workers=2, factory="shop:create_app")
     app.run(debug=True, use_reloader=False, certfile="cert.pem", keyfile="key.pem", proxy_headers=False)
     with app.run_in_thread(port=0, timeout_keep_alive=1) as server:
@@ -558,7 +571,9 @@ def report_error(error: AerosError) -> None:
             assert_type(error.value, object)
         case InvalidHeaderError() | ProviderError() | MissingExtraError() | LogFileError() | BindError():
             assert_type(error.setting, str)
-        case InstancePathError() | ConfigurationError():
+        case ImportPathError() | UnpicklableOptionError():
+            assert_type(error.reason, str)
+        case InstancePathError() | NestedServerError() | ConfigurationError():
             assert_type(error.cure, str)
         case StartupError():
             assert_type(error.code, str | int | None)

@@ -24,6 +24,7 @@ from aeros import (
     ServerSettings,
     WebServer,
     Zstd,
+    current_request_id,
     inject,
 )
 from aeros.compression import CompressionMiddleware, StreamCoding, ThoroughCoding, uncompressed
@@ -203,6 +204,12 @@ def serve() -> None:
     app.run_server(wrokers=4)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     app.run_server(workers="4")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     app.run_server(factory=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    app.run_server(request_ids="yes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    app.run_server(livez=True)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    WebServer(__name__, metrics=True)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    WebServer(__name__, server_timing="yes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    request_id: str = current_request_id()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    print(request_id)
     app.run(loop="uvloop")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     app.run(use_relaoder=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     with app.run_in_thread(port="0") as server:  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

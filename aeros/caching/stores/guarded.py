@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from aeros.caching.stores.base import CoordinatedStore, SharedStore, StoreUnavailableError
+from aeros.durations import Durations
 
 T = TypeVar("T")
 
@@ -43,6 +44,9 @@ class GuardedStore:
         store: The store itself.
         deadline_seconds: How long one call may take.
         clock: Monotonic seconds.
+
+    Attributes:
+        durations: By the kind of call, e.g. ``"read"``, how long calls took, failed ones too.
     """
 
     FAILURES_TO_OPEN: Final = 3
@@ -54,6 +58,7 @@ class GuardedStore:
     ) -> None:
         self.store = store
         self.errors: int = 0
+        self.durations: defaultdict[str, Durations] = defaultdict(Durations)
         self._deadline_seconds = deadline_seconds
         self._clock = clock
         self._whole = self._new_circuit()
@@ -63,6 +68,19 @@ class GuardedStore:
     def coordinates(self) -> bool:
         """Whether processes hear of each other through this store."""
         return isinstance(self.store, CoordinatedStore)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the store is not asked, for all that is asked of it or for a part."""
+        return self._is_away()
+
+    async def answers(self) -> bool:
+        """Tells whether the store can be read now, within the deadline."""
+        try:
+            await self.read("", ())
+        except StoreUnavailableError:
+            return False
+        return True
 
     async def read(self, name: str, marks: Sequence[str]) -> tuple[str, bytes | None]:
         """Returns the stamp of the marks and the value of ``name``.
@@ -136,12 +154,15 @@ class GuardedStore:
                 raise StoreUnavailableError("the store is not asked until its pause is over")
             # This call tries it; the others go on without until it has answered.
             circuit.closed_until = self._clock() + self._deadline_seconds
+        began = time.perf_counter()
         try:
             async with asyncio.timeout(self._deadline_seconds):
                 answer = await call()
         except Exception as error:
             self._failed(kind, error, circuit if is_trial else None)
             raise StoreUnavailableError(f"{self.store!r}: {error!r}") from error
+        finally:
+            self.durations[kind].add(time.perf_counter() - began)
         self._answered(kind)
         return answer
 

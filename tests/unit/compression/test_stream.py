@@ -136,7 +136,7 @@ def stream_to(
     """Returns the way of one stream to a server."""
     return CodedStream(
         server,
-        coding.encoder(),
+        coding,
         flush_seconds=flush_seconds,
         offload_size=offload_size,
         workshop=Workshop(),
