@@ -1,4 +1,4 @@
-"""Clients of an application, and processes that tests take away and bring back: Redis, and workers."""
+"""Clients of an application, and processes that tests start, take away and bring back."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -37,6 +38,129 @@ def eventually(ask: Callable[[], T | None], seconds: float = PATIENCE) -> T:
             return answer
         assert time.monotonic() < deadline, f"not true after {seconds} s: {answer!r}"
         time.sleep(0.02)
+
+
+class Child:
+    """A Python process in a session of its own, with what it printed.
+
+    Args:
+        folder: Its working directory, where what it prints is kept.
+        arguments: Python's.
+        descriptors: What it inherits, under the same numbers.
+        environment: What else its environment has.
+    """
+
+    def __init__(
+        self, folder: Path, *arguments: str, descriptors: Sequence[int] = (), **environment: str
+    ) -> None:
+        self.folder, self.out, self.err = folder, folder / "stdout.txt", folder / "stderr.txt"
+        with self.out.open("wb") as out, self.err.open("wb") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                cwd=folder,
+                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment},
+                pass_fds=descriptors,
+                start_new_session=True,
+            )
+
+    @property
+    def stdout(self) -> str:
+        """What it wrote to standard output so far."""
+        return self.out.read_text()
+
+    @property
+    def stderr(self) -> str:
+        """What it wrote to standard error so far."""
+        return self.err.read_text()
+
+    @property
+    def url(self) -> str:
+        """Where the banner says that it answers."""
+        return self.says(r"Serving on (https?://127\.0\.0\.1:\d+) ")
+
+    @property
+    def port(self) -> int:
+        """The port of its URL."""
+        return int(self.url.rpartition(":")[2])
+
+    def says(self, pattern: str) -> str:
+        """Waits until it has said something on standard error; returns it, or the pattern's first group."""
+
+        def found() -> re.Match[str] | None:
+            match = re.search(pattern, self.stderr)
+            if match is None and self.process.poll() is not None:
+                raise AssertionError(f"ended with {self.process.returncode}: {self.stderr}")
+            return match
+
+        match = eventually(found)
+        return match[1] if match.re.groups else match[0]
+
+    def get(self, path: str) -> httpx.Response:
+        """Asks on a new connection, again until the server accepts it."""
+
+        def response() -> httpx.Response | None:
+            with suppress(httpx.TransportError):
+                return httpx.get(self.url + path, timeout=PATIENCE)
+            return None
+
+        return eventually(response)
+
+    def pids(self, path: str = "/pid", *, workers: int) -> set[int]:
+        """Returns the numbers of its workers, once that many have answered within one round."""
+
+        def answered() -> set[int] | None:
+            with ThreadPoolExecutor(8) as pool:
+                found = {int(response.text) for response in pool.map(self.get, [path] * 8)}
+            return found if len(found) == workers else None
+
+        return eventually(answered)
+
+    def send(self, number: int) -> None:
+        """Sends it a signal, and none to those that it has started."""
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """Waits until it has ended, and returns its exit status."""
+        return self.process.wait(PATIENCE)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Sends it a signal and returns its exit status."""
+        self.send(number)
+        return self.wait()
+
+    def is_alone(self) -> bool:
+        """Tells whether no process of its session is left."""
+        try:
+            os.killpg(self.process.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    def kill(self) -> None:
+        """Ends whatever is left of it."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(PATIENCE)
+
+
+Start = Callable[..., Child]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts ``python ARGUMENTS`` in a new folder; ends it with the test."""
+    children: list[Child] = []
+
+    def begin(*arguments: str, descriptors: Sequence[int] = (), **environment: str) -> Child:
+        children.append(Child(tmp_path, *arguments, descriptors=descriptors, **environment))
+        return children[-1]
+
+    yield begin
+    for child in children:
+        child.kill()
 
 
 @pytest.fixture
