@@ -151,11 +151,13 @@ Start = Callable[..., Child]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts ``python ARGUMENTS`` in a new folder; ends it with the test."""
+    """Starts ``python ARGUMENTS`` in the test's folder, or one in it; ends it with the test."""
     children: list[Child] = []
 
-    def begin(*arguments: str, descriptors: Sequence[int] = (), **environment: str) -> Child:
-        children.append(Child(tmp_path, *arguments, descriptors=descriptors, **environment))
+    def begin(
+        *arguments: str, folder: str = "", descriptors: Sequence[int] = (), **environment: str
+    ) -> Child:
+        children.append(Child(tmp_path / folder, *arguments, descriptors=descriptors, **environment))
         return children[-1]
 
     yield begin
