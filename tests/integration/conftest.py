@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -163,6 +164,40 @@ def start(tmp_path: Path) -> Iterator[Start]:
     yield begin
     for child in children:
         child.kill()
+
+
+class Certificates:
+    """An authority, and certificates of it for the server and for a client, made by openssl."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        authority = ["-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=Test authority"]
+        self._openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *authority)
+        (folder / "server.ext").write_text("subjectAltName=IP:127.0.0.1\n")
+        for name in ("server", "client"):
+            request = ["-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}"]
+            self._openssl("req", "-newkey", "rsa:2048", "-nodes", *request)
+            extensions = ["-extfile", "server.ext"] if name == "server" else []
+            signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", *extensions]
+            self._openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signed)
+
+    def context(self, *, client: bool = False) -> ssl.SSLContext:
+        """What a client needs to trust the server, and to be trusted by it."""
+        context = ssl.create_default_context(cafile=str(self.folder / "ca.pem"))
+        # The authority was made in two lines, without the extensions that X.509 asks of one.
+        context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)
+        if client:
+            context.load_cert_chain(self.folder / "client.pem", self.folder / "client.key")
+        return context
+
+    def _openssl(self, *arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=self.folder, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Certificates, made once."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture
