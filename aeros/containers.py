@@ -154,9 +154,11 @@ def configure(container: containers.Container, arguments: Mapping[str, object]) 
     config = cast(providers.Configuration, container.providers["config"])
     shown = {**environment, **stated, **checked}
     # The configuration copies what it holds when it is changed, which a read-only mapping forbids.
-    config.from_dict(
-        {name: dict(value) if isinstance(value, Mapping) else value for name, value in shown.items()}
-    )
+    config.from_dict({name: _copyable(value) for name, value in shown.items()})
+
+
+def _copyable(value: object) -> object:
+    return dict(cast("Mapping[object, object]", value)) if isinstance(value, Mapping) else value
 
 
 def configuration(container: containers.Container) -> Mapping[str, object]:

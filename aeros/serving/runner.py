@@ -7,7 +7,13 @@ import copy
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextlib import contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+    suppress,
+)
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -193,6 +199,38 @@ def serve_in_thread(
         yield running
     finally:
         thread.stop()
+
+
+class ThreadedServing(AbstractContextManager[RunningServer], AbstractAsyncContextManager[RunningServer]):
+    """What ``run_in_thread()`` returns: for ``with``, and for ``async with`` where the loop must not wait.
+
+    Args:
+        serve: Makes the context that serves while it lasts.
+    """
+
+    def __init__(self, serve: Callable[[], AbstractContextManager[RunningServer]]) -> None:
+        self._serve = serve
+        self._stack = ExitStack()
+
+    def __enter__(self) -> RunningServer:
+        return self._stack.enter_context(self._serve())
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    async def __aenter__(self) -> RunningServer:
+        beginning = asyncio.get_running_loop().run_in_executor(None, self.__enter__)
+        try:
+            # A future, not a task: a StartupError is a SystemExit, which would end the loop in a task.
+            return await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            with suppress(StartupError):
+                await beginning
+                await asyncio.to_thread(self._stack.close)
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self._stack.close)
 
 
 class _ServerThread:

@@ -52,10 +52,10 @@ class Load:
     """
 
     port: int
-    complete: set[str] = field(default_factory=set)
-    refused: set[str] = field(default_factory=set)
-    unanswered: set[str] = field(default_factory=set)
-    broken: list[str] = field(default_factory=list)
+    complete: set[str] = field(default_factory=set[str])
+    refused: set[str] = field(default_factory=set[str])
+    unanswered: set[str] = field(default_factory=set[str])
+    broken: list[str] = field(default_factory=list[str])
     is_over: bool = False
     names: count[int] = field(default_factory=count)
 

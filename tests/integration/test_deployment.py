@@ -107,7 +107,7 @@ def known(name: str) -> None:
 def test_manifest_of_kubernetes_fits_the_program() -> None:
     """Its probes, its ports and its seconds agree with each other and with aeros."""
     (manifest,) = blocks("yaml")
-    deployment, service = cast("list[Any]", list(yaml.safe_load_all(manifest)))
+    deployment, service = list[Any](yaml.safe_load_all(manifest))
     pod = deployment["spec"]["template"]
     assert deployment["spec"]["selector"]["matchLabels"] == pod["metadata"]["labels"]
     assert service["spec"]["selector"] == pod["metadata"]["labels"]
@@ -188,7 +188,7 @@ def test_two_machines_behind_nginx_share_a_cache(
     with (
         nginx(tmp_path, site),
         httpx.Client(
-            base_url=f"https://127.0.0.1:{port}",
+            base_url=url,
             verify=certificates.context(),
             headers=forwarded,
             timeout=PATIENCE,

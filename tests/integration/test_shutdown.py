@@ -6,8 +6,9 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -120,8 +121,8 @@ class Client:
 
 
 @contextmanager
-def clients(port: int, *paths: str) -> Iterator[list[Client]]:
-    """Connections on which these are asked for; None asks for nothing."""
+def clients(port: int, *paths: str) -> Generator[list[Client]]:
+    """Connections on which these are asked for, one on each."""
     with ExitStack() as stack:
         found = [Client(port) for _ in paths]
         for client, path in zip(found, paths, strict=True):
@@ -278,6 +279,11 @@ IN_THE_WAY: Final = {
 }
 
 
+def has_begun(child: Child) -> bool:
+    """Tells whether a view that says so runs."""
+    return "begun" in child.stdout
+
+
 def test_whatever_is_in_the_way_the_process_ends(start: Start, tmp_path: Path) -> None:
     """All of them at once, because each takes its time: one second of grace and ten for closing."""
     children: dict[str, Child] = {}
@@ -294,7 +300,7 @@ def test_whatever_is_in_the_way_the_process_ends(start: Start, tmp_path: Path) -
             if path == "/":
                 client.read_until(b"open")
             else:
-                eventually(lambda case=case: "begun" in children[case].stdout)
+                eventually(partial(has_begun, children[case]))
         began = time.monotonic()
         for child in children.values():
             child.send(signal.SIGTERM)
