@@ -184,13 +184,14 @@ BAD_OPTIONS = {
 
 # One process imports everything once and forks for each call, which ends as a script does.
 EACH = """\
-import json, os, sys
+import gc, json, os, sys
 from aeros import WebServer
 
 app = WebServer("shop", "127.0.0.1", 0)
 
 if __name__ == "__main__":
     children = {}
+    gc.freeze()
     for arguments in json.loads(sys.argv[1]):
         child = os.fork()
         if child == 0:

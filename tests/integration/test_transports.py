@@ -187,6 +187,8 @@ def test_inherited_descriptor(start: Start, tmp_path: Path, listener: socket.soc
         assert client.get("/client", headers=FORWARDED).text == "127.0.0.1 http 1.1"
         assert_ends_whole(client, child)
     assert '127.0.0.1 "GET /client HTTP/1.1" 200 ' in child.stdout
+    if workers == 2:
+        return  # what waits in the queue does not know who will take it
     with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=url, timeout=PATIENCE) as client:
         waiting = pool.submit(client.get, "/client")
         (tmp_path / "next").mkdir()

@@ -60,13 +60,22 @@ def write(folder: Path, files: dict[str, str]) -> None:
         (folder / name).write_text(text)
 
 
-async def end_under_load(child: Child, load: Load, folder: Path) -> set[str]:
-    """Ends a server that many clients ask; returns the requests that it had begun and not ended by then."""
+async def end_under_load(child: Child, load: Load, *, whole_group: bool) -> set[str]:
+    """Ends a server that many clients ask; returns the requests that it had begun and not ended by then.
+
+    Args:
+        child: The server.
+        load: The clients.
+        whole_group: Whether the workers get the signal, too, as from a shell or from systemd by default.
+    """
     open_then: set[str] = set()
 
     async def end() -> None:
-        open_then.update(counted(folder, "begun") - counted(folder, "ended"))
-        child.send(signal.SIGTERM)
+        open_then.update(counted(child.folder, "begun") - counted(child.folder, "ended"))
+        if whole_group:
+            os.killpg(child.process.pid, signal.SIGTERM)
+        else:
+            child.send(signal.SIGTERM)
 
     await load.run(end)
     return open_then
@@ -97,12 +106,13 @@ def test_a_dead_worker_is_replaced_and_the_end_loses_no_request(
     assert victim not in after
     assert len(after & before) == 1
     load = Load(child.port)
-    open_then = asyncio.run(end_under_load(child, load, tmp_path))
+    open_then = asyncio.run(end_under_load(child, load, whole_group=form == "module"))
     assert child.wait() == 0
     assert len(load.complete) >= 2 * CLIENTS
     assert open_then
     assert_nothing_lost(load, tmp_path)
     eventually(child.is_alone)
+    assert child.stderr.count("another one is started") == 1
     assert "Traceback" not in child.stderr
 
 
