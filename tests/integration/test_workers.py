@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+import httpx
 import psutil
 import pytest
 
@@ -180,6 +181,21 @@ def test_workers_are_replaced_under_load_and_for_what_goes_wrong(start: Start, t
     child.wait()
     eventually(child.is_alone)
     assert child.stderr.count("The supervisor is gone; its worker stops") == 2
+
+
+def test_workers_that_have_served_their_number_are_replaced_without_a_loss(
+    start: Start, tmp_path: Path
+) -> None:
+    """``limit_max_requests`` ends one after the other; whoever connects meanwhile is answered."""
+    script = APP + "if __name__ == '__main__':\n    app.run_server(workers=2, limit_max_requests=8)\n"
+    (tmp_path / "shop.py").write_text(script)
+    child = start("shop.py")
+    with httpx.Client(base_url=child.url, headers={"Connection": "close"}, timeout=PATIENCE) as client:
+        answered = {client.get("/pid").text for _ in range(30)}
+    assert len(answered) >= 3
+    assert child.stop() == 0
+    assert child.stderr.count("has ended (status 0); another one is started") >= 2
+    assert "ERROR" not in child.stderr
 
 
 # How many
