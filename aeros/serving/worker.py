@@ -81,10 +81,11 @@ class Worker:
     """
 
     def __init__(self, order: Order, sockets: Sequence[socket.socket]) -> None:
-        self.is_ready = False
-        self.is_stopping = False
+        self.is_ready: bool = False
+        self.is_stopping: bool = False
         self.unanswered_since: float | None = None
-        self.connection, theirs = multiprocessing.Pipe()
+        ours, theirs = multiprocessing.Pipe()
+        self.connection: Connection = ours
         self.process: BaseProcess = multiprocessing.get_context("spawn").Process(
             target=serve_worker, args=(order, list(sockets), theirs, _standard_input())
         )

@@ -43,6 +43,7 @@ from aeros import (
     EntryFormatError,
     Explanation,
     Gzip,
+    ImportPathError,
     InjectionError,
     InstancePathError,
     InvalidHeaderError,
@@ -53,6 +54,7 @@ from aeros import (
     Memoized,
     MissingExtraError,
     Negotiated,
+    NestedServerError,
     NotInjectedError,
     PrivilegedPortError,
     ProviderError,
@@ -67,6 +69,7 @@ from aeros import (
     UnknownOptionError,
     UnknownProviderError,
     UnknownVariableError,
+    UnpicklableOptionError,
     UnserializableError,
     WebServer,
     Zstd,
@@ -556,6 +559,10 @@ def report_error(error: AerosError) -> None:
             assert_type(error.known, tuple[str, ...])
         case InvalidSettingError():
             assert_type(error.value, object)
+        case UnpicklableOptionError():
+            assert_type(error.reason, str)
+        case ImportPathError() | NestedServerError():
+            assert_type(error.setting, str)
         case InvalidHeaderError() | ProviderError() | MissingExtraError() | LogFileError() | BindError():
             assert_type(error.setting, str)
         case InstancePathError() | ConfigurationError():
