@@ -164,6 +164,7 @@ class Exchange:
         slot: The admission slot that this request holds, if any.
         settings: The settings that are in force for this request; the application's own.
         is_answered: Whether the application has sent its response to the end.
+        handler_seconds: How long hooks and view may take; None: no bound.
         recorder: Is told of the response as the client gets it, with its status, fields and content.
 
     Args:
@@ -183,6 +184,7 @@ class Exchange:
     slot: Releasable | None = None
     settings: object = None
     is_answered: bool = False
+    handler_seconds: float | None = None
     recorder: Callable[[int, RawHeaders, bytes], None] | None = None
 
     def __init__(self, *, settings: object = None, refresh: object = None) -> None:

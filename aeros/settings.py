@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -73,6 +74,16 @@ class ServerSettings:
         etag: Whether responses that are no streams get an ``ETag``.
         workers: How many processes serve; ``"auto"``: as many as this one may use CPUs. None: as many as
             ``WEB_CONCURRENCY`` says, else one.
+        timeout_request_header: Seconds that a client has for the head of a request; then ``408``. None: no
+            bound.
+        timeout_request_body: Seconds that it has for the body, and one more for each KiB that has come; the
+            time in which the application does not read is not counted. Then ``408``. None: no bound.
+        timeout_write: Seconds in which a client must have read something of what waits for it, or its
+            connection is cut. None: no bound.
+        timeout_handler: Seconds from a request's dispatching to its response, without the sending; then
+            ``504``. None: no bound.
+        max_header_bytes: Bytes of names and values, and of the target, in a request's head; past it ``431``.
+        max_header_fields: Fields in a request's head; past it ``431``.
         uvicorn_options: Further options of ``uvicorn.Config``, by name.
         raw_global_headers: ``global_headers`` as ASGI carries them.
 
@@ -96,6 +107,12 @@ class ServerSettings:
     color: bool | None = None
     etag: bool = False
     workers: int | Literal["auto"] | None = None
+    timeout_request_header: float | None = 10.0
+    timeout_request_body: float | None = 30.0
+    timeout_write: float | None = 30.0
+    timeout_handler: float | None = None
+    max_header_bytes: int = 65_536
+    max_header_fields: int = 100
     uvicorn_options: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
     raw_global_headers: RawHeaders = field(init=False, repr=False, compare=False)
 
@@ -323,6 +340,25 @@ def _check_limit(place: str, value: object) -> int | None:
     return number
 
 
+def _check_seconds(place: str, value: object) -> float | None:
+    if _is_none(value):
+        return None
+    try:
+        seconds = float(value) if isinstance(value, int | float | str) else math.nan
+    except ValueError:
+        seconds = math.nan
+    if isinstance(value, bool) or not 0 < seconds < math.inf:
+        raise InvalidSettingError(place, value, "a number of seconds above 0, or None for no bound")
+    return seconds
+
+
+def _check_count(place: str, value: object) -> int:
+    number = _whole_number(value)
+    if number is None or number < 1:
+        raise InvalidSettingError(place, value, "a whole number from 1 on")
+    return number
+
+
 def _check_workers(place: str, value: object) -> int | Literal["auto"] | None:
     if _is_none(value):
         return None
@@ -418,6 +454,12 @@ _CHECKS: Final[Mapping[str, Callable[[str, object], object]]] = MappingProxyType
         "color": _check_color,
         "etag": _check_bool,
         "workers": _check_workers,
+        "timeout_request_header": _check_seconds,
+        "timeout_request_body": _check_seconds,
+        "timeout_write": _check_seconds,
+        "timeout_handler": _check_seconds,
+        "max_header_bytes": _check_count,
+        "max_header_fields": _check_count,
         "uvicorn_options": _check_options,
     }
 )

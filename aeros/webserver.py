@@ -285,6 +285,12 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
         access_log_exclude: Sequence[str] | None = None,
         workers: int | Literal["auto"] | None = None,
         factory: Callable[[], object] | str | None = None,
+        timeout_request_header: float | Unset | None = UNSET,
+        timeout_request_body: float | Unset | None = UNSET,
+        timeout_write: float | Unset | None = UNSET,
+        timeout_handler: float | Unset | None = UNSET,
+        max_header_bytes: int | None = None,
+        max_header_fields: int | None = None,
         **uvicorn_options: Unpack[UvicornOptions],
     ) -> None:
         """Serves the application until it is stopped (CTRL+C, SIGTERM).
@@ -312,6 +318,15 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
             factory: The function that made this application, for applications that are no variable of
                 a module: workers call it. It stands at the top level of a module and has no parameters;
                 or its path, e.g. ``"shop:create_app"``.
+            timeout_request_header: Seconds that a client has for the head of a request. None: no bound
+                (default: 10).
+            timeout_request_body: Seconds that it has for the body, and one more for each KiB that has
+                come. None: no bound (default: 30).
+            timeout_write: Seconds in which a client must have read something of what waits for it. None: no
+                bound (default: 30).
+            timeout_handler: Seconds that hooks and view have; then 504. None: no bound (default: None).
+            max_header_bytes: Bytes in the head of a request; past it 431 (default: 65536).
+            max_header_fields: Fields in it; past it 431 (default: 100).
             uvicorn_options: Any option of ``uvicorn.run()``.
 
         Raises:
@@ -331,7 +346,16 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
                 error_log_file=error_log_file,
                 access_log_exclude=access_log_exclude,
                 workers=workers,
-            ) | given_or_none(soft_limit=soft_limit, hard_limit=hard_limit)
+                max_header_bytes=max_header_bytes,
+                max_header_fields=max_header_fields,
+            ) | given_or_none(
+                soft_limit=soft_limit,
+                hard_limit=hard_limit,
+                timeout_request_header=timeout_request_header,
+                timeout_request_body=timeout_request_body,
+                timeout_write=timeout_write,
+                timeout_handler=timeout_handler,
+            )
             settings = run_settings(self.current_settings(), arguments, uvicorn_options, where="run_server()")
             path = factory_path(factory) if factory is not None else None
             if path is None and needs_import(settings):
@@ -431,6 +455,8 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
         settings = self.current_settings()
         compressor = self.current_compressor()
         exchange = Exchange(settings=settings)
+        if settings.timeout_handler is not None:
+            exchange.handler_seconds = settings.timeout_handler
         http_scope: Any = scope
         http_send: Any = send
         attach_exchange(http_scope, exchange)

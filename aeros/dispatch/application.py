@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias, cast
 
@@ -22,6 +23,7 @@ from quart.signals import (
 from quart.typing import ResponseTypes
 from quart.wrappers import Request as QuartRequest
 from quart.wrappers import Response as QuartResponse
+from werkzeug.exceptions import GatewayTimeout
 
 from aeros.dispatch.connection import HTTPConnection
 from aeros.dispatch.context import AppContext, RequestContext
@@ -134,7 +136,10 @@ class DispatchingApplication(Quart):
         raised: BaseException | None = None
         try:
             try:
-                return await self._respond(context, request, exchange)
+                if exchange.handler_seconds is None:
+                    return await self._respond(context, request, exchange)
+                responding = self._respond(context, request, exchange)
+                return await self._in_time(responding, context, exchange.handler_seconds)
             except Exception as error:  # noqa: BLE001 - whatever is raised, Quart answers it
                 return await self.handle_exception(error)
         except BaseException as error:
@@ -152,6 +157,29 @@ class DispatchingApplication(Quart):
                     context.leave()
             finally:
                 exchange.end()
+
+    async def full_dispatch_request(
+        self, request_context: QuartRequestContext | None = None
+    ) -> ResponseTypes:
+        """Returns the response to the request of a context, within the time that hooks and view have."""
+        responding = super().full_dispatch_request(request_context)
+        exchange = None if request_context is None else exchange_of(request_context.request.scope)
+        if request_context is None or exchange is None or exchange.handler_seconds is None:
+            return await responding
+        return await self._in_time(responding, request_context, exchange.handler_seconds)
+
+    async def _in_time(
+        self, responding: Awaitable[ResponseTypes], context: QuartRequestContext, seconds: float
+    ) -> ResponseTypes:
+        """Returns the response; where it takes too long, it is cancelled, and that of ``504`` returned."""
+        bound = asyncio.timeout(seconds)
+        try:
+            async with bound:
+                return await responding
+        except TimeoutError:
+            if not bound.expired():
+                raise
+        return await self.finalize_request(await self.handle_user_exception(GatewayTimeout()), context)
 
     async def _respond(
         self, context: RequestContext, request: QuartRequest, exchange: Exchange

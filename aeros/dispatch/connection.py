@@ -29,6 +29,7 @@ from aeros.types import RawHeaders, Scope
 _Body: TypeAlias = AbstractAsyncContextManager[AsyncIterator[str | bytes]]
 
 _MOST_NAMES: Final = 1_000
+_PARTS_IN_A_TURN: Final = 128
 
 
 class HTTPConnection(ASGIHTTPConnection):
@@ -147,10 +148,14 @@ class HTTPConnection(ASGIHTTPConnection):
         if _is_whole(response):
             last = _content(response)
         elif isinstance(response, Response):
+            sent = 0
             async with cast(_Body, response.response) as parts:
                 async for part in parts:
                     if not (isinstance(part, bytes) and at_once(part)):
                         await send_part(part)
+                    sent += 1
+                    if not sent % _PARTS_IN_A_TURN:
+                        await asyncio.sleep(0)  # one that waits for nothing would keep all others waiting
         else:
             for part in response.response:
                 await send_part(part)

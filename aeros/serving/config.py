@@ -14,6 +14,7 @@ from uvicorn.lifespan.on import LifespanOn
 
 from aeros.errors import ConfigurationError, InvalidSettingError
 from aeros.serving.application import ServedApplication
+from aeros.serving.h11_protocol import H11Protocol
 from aeros.serving.lifespan import Lifespan
 from aeros.serving.option_values import check_together
 from aeros.serving.options import count_workers
@@ -63,6 +64,8 @@ def build_config(
     options.setdefault("log_config", None)
     if options.get("http", "auto") == "auto":
         options["http"], app.lacking = http_protocol()
+    elif options["http"] == "h11":
+        options["http"] = H11Protocol
     options["workers"] = 1 if one_process else count_workers(settings)
     if graceful_seconds is None:
         graceful_seconds = DEVELOPMENT_GRACEFUL_SECONDS if options.get("reload") else GRACEFUL_SECONDS
@@ -87,12 +90,12 @@ def build_config(
 def http_protocol() -> tuple[type[asyncio.Protocol] | str, tuple[str, ...]]:
     """Returns the protocol for HTTP/1.1, and what of uvicorn's it lacks if it is not aeros's own.
 
-    It is uvicorn's own where something is lacking, and uvicorn's choice without httptools.
+    It is uvicorn's own where something is lacking, and the one on h11 without httptools.
     """
     try:
         from aeros.serving.protocol import HTTPProtocol, missing_of
     except ModuleNotFoundError:
-        return "auto", ()
+        return H11Protocol, ()
     except ImportError as error:
         return "auto", (str(error),)
     lacking = missing_of(HTTPProtocol.__base__)

@@ -123,6 +123,8 @@ class Cycle(WholeSend, Arrival):
     async def __call__(self, message: Message) -> None:
         """Sends one message of the response."""
         if self.disconnected:
+            # A stream that waits for nothing would never let its cancellation come.
+            await asyncio.sleep(0)
             return
         flow = self._protocol.flow
         if flow.write_paused:

@@ -8,6 +8,7 @@ import os
 import select
 import socket
 import ssl
+import struct
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from typing import Any, Final, Protocol, cast, runtime_checkable
@@ -18,6 +19,7 @@ from aeros.serving.forwarding import UVICORN_LOGGER_NAME
 _MOST_WAITING: Final = 4096
 _HANDSHAKE_SECONDS: Final = 5.0
 _CANCELLING_SECONDS: Final = 1.0
+_LINGER_SECONDS: Final = 1.0
 
 
 class Connection(Protocol):
@@ -148,6 +150,29 @@ def _number(transport: asyncio.Transport) -> int | None:
     found: object = transport.get_extra_info("socket")
     number = cast(int, cast(Any, found).fileno()) if found is not None else -1
     return number if number >= 0 and not transport.is_closing() else None
+
+
+def end_gently(loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
+    """Ends a connection whose client may still be sending.
+
+    Where something that it sent is not read yet, closing it would reset it, and the client might never
+    see what was said last.
+    """
+    if transport.can_write_eof():
+        transport.resume_reading()
+        transport.write_eof()
+        loop.call_later(_LINGER_SECONDS, transport.close)
+    else:
+        transport.close()
+
+
+def cut_off(transport: asyncio.Transport) -> None:
+    """Ends a connection whose client does not read, together with what waits for it in the system."""
+    found: Any = transport.get_extra_info("socket")
+    if found is not None:
+        with suppress(OSError):
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 def close_loop(loop: asyncio.AbstractEventLoop) -> None:

@@ -32,6 +32,12 @@ class OwnOptions(TypedDict, total=False):
     log_format: Literal["text", "json"]
     color: bool | None
     workers: int | Literal["auto"] | None
+    timeout_request_header: float | None
+    timeout_request_body: float | None
+    timeout_write: float | None
+    timeout_handler: float | None
+    max_header_bytes: int
+    max_header_fields: int
 
 
 class PassedOptions(TypedDict, total=False):
@@ -119,6 +125,12 @@ _RUN_ARGUMENTS: Final = frozenset(
         "log_format",
         "color",
         "workers",
+        "timeout_request_header",
+        "timeout_request_body",
+        "timeout_write",
+        "timeout_handler",
+        "max_header_bytes",
+        "max_header_fields",
     }
 )
 

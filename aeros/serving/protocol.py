@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import Context
 from types import CodeType
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 from urllib.parse import unquote
 
 import httptools
@@ -23,13 +23,26 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from aeros.exchange import HeadMemory, own_date
+from aeros.http.host import is_host
 from aeros.serving.application import EarlyAnswer, EarlyAnswers, KnownRequest, ServedApplication
 from aeros.serving.cycle import Cycle, Head
+from aeros.serving.deadlines import Awaited, Kind, Waiting
+from aeros.serving.ending import cut_off, end_gently
 from aeros.serving.outbox import Outbox
 from aeros.types import ASGIApplication, RawHeaders, Scope
 
-# What a proxy says of its client; without any of it uvicorn's middleware changes nothing.
-_FORWARDED: Final = frozenset({b"x-forwarded-proto", b"x-forwarded-for"})
+# Fields that mean something to a connection; without what a proxy says of its client uvicorn's middleware
+# changes nothing.
+_HOST: Final = "host"
+_PROXY: Final = "proxy"
+_EXPECT: Final = "expect"
+_NOTICED: Final = {
+    b"host": _HOST,
+    b"x-forwarded-proto": _PROXY,
+    b"x-forwarded-for": _PROXY,
+    b"expect": _EXPECT,
+}
+_TWO_HOSTS: Final = b" "  # which is none
 _LONGEST_KNOWN: Final = 2_048
 # What of uvicorn's protocol is used here: what it has and does, and where its own steps call ours.
 _INHERITED: Final = (
@@ -80,6 +93,7 @@ _OF_FLOW: Final = (
     "drain",
     "pause_reading",
     "pause_writing",
+    "read_paused",
     "resume_reading",
     "resume_writing",
     "write_paused",
@@ -104,7 +118,20 @@ def _has(owner: object, name: str) -> bool:
     return isinstance(code, CodeType) and name in code.co_names
 
 
-class HTTPProtocol(HttpToolsProtocol):
+class _Refusal(NamedTuple):
+    """What is said to a client whose request is not read on."""
+
+    status: int
+    said: str
+
+
+_BAD_REQUEST: Final = _Refusal(400, "Invalid HTTP request received.")
+_BAD_HOST: Final = _Refusal(400, "Invalid or missing Host.")
+_TOO_SLOW: Final = _Refusal(408, "Request Timeout")
+_TOO_LARGE: Final = _Refusal(431, "Request Header Fields Too Large")
+
+
+class HTTPProtocol(HttpToolsProtocol, Waiting):
     """One connection of a client.
 
     Args:
@@ -151,6 +178,20 @@ class HTTPProtocol(HttpToolsProtocol):
         self._begun = 0
         self._answered: KnownRequest | None = None
         self._is_retired = False
+        # The limits of a head, and what is known of the one that is being read: its Host, how much of it has
+        # come at the most, and in pieces that are nothing else, and the size of the piece that is being read.
+        settings = self.served.settings
+        self._most_bytes = settings.max_header_bytes
+        self._most_fields = settings.max_header_fields
+        self._is_in_head = False
+        self._host: bytes | None = None
+        self._head_bytes = 0
+        self._whole_pieces = 0
+        self._piece = 0
+        self._body_bytes = 0
+        # What it is refused with, perhaps after the responses that are under way.
+        self._refusal: _Refusal | None = None
+        self._is_refused = False
 
     # What the transport and the server call
 
@@ -158,7 +199,8 @@ class HTTPProtocol(HttpToolsProtocol):
         """Takes what the client sends."""
         self._is_idle = False
         if not self._is_between:
-            super().data_received(data)
+            if not self._is_refused:
+                self._read(data)
             return
         # Between two requests the same bytes are the same request, which need not be read again.
         known = self.served.known.get(data)
@@ -166,7 +208,7 @@ class HTTPProtocol(HttpToolsProtocol):
             return
         self._begun = 0
         self._answered = None
-        super().data_received(data)
+        self._read(data)
         answered = self._answered_whole()
         if answered is not None and len(data) <= _LONGEST_KNOWN:
             self.served.remember(data, answered)
@@ -195,11 +237,41 @@ class HTTPProtocol(HttpToolsProtocol):
         """Whether no request is under way."""
         return self._cycle is None or (self._cycle.response_complete and not self._pipeline)
 
+    def awaited(self) -> Awaited | None:
+        """Returns what it waits for from its client."""
+        waiting = self.transport.get_write_buffer_size()
+        if waiting:
+            return Awaited("reading", self.transport, waiting)
+        if self._is_refused or self.transport.is_closing():
+            return None
+        if self._is_in_head:
+            return Awaited("head", self._fields, 0)
+        cycle = self._cycle
+        if self._is_between:
+            # Between two requests the pause for keeping it alive is the bound; a new one waits for the first.
+            is_new = cycle is None and self.timeout_keep_alive_task is None
+            return Awaited("head", self._fields, 0) if is_new else None
+        if self.flow.read_paused or (cycle is not None and cycle.expects_continue):
+            return None  # it is the application that takes its time
+        return Awaited("body", self._fields, self._body_bytes)
+
+    def expire(self, kind: Kind) -> None:
+        """Ends it: its client took too long."""
+        if kind == "reading":
+            cut_off(self.transport)
+        elif self._is_between:
+            self.transport.close()
+        else:
+            self._refuse(_TOO_SLOW)
+
     # What the parser calls
 
     def on_message_begin(self) -> None:
         """A request begins."""
         self._is_between = False
+        self._is_in_head = True
+        self._host = None
+        self._head_bytes = self._whole_pieces = 0
         self._begun += 1
         self.url = b""
         self._fields = []
@@ -210,15 +282,28 @@ class HTTPProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """One of its fields has come."""
         name = name.lower()
-        if name in _FORWARDED:
-            self._is_forwarded = True
-        elif name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
+        noticed = _NOTICED.get(name)
+        if noticed is not None:
+            if noticed is _HOST:
+                self._host = value if self._host is None else _TWO_HOSTS
+            elif noticed is _PROXY:
+                self._is_forwarded = True
+            elif value.lower() == b"100-continue":
+                self.expect_100_continue = True
         self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Its head is there: the application begins."""
         version: str = self.parser.get_http_version()
+        self._is_in_head = False
+        host = self._host
+        if version == "1.1" if host is None else not is_host(host):
+            raise self._refused(_BAD_HOST)
+        if len(self._fields) > self._most_fields or (
+            self._piece + self._head_bytes > self._most_bytes and self._is_large()
+        ):
+            raise self._refused(_TOO_LARGE)
+        self._body_bytes = 0
         doors = self._doors
         if doors is not None and doors.is_used and version == "1.1" and self._answers_early(doors):
             return
@@ -240,6 +325,7 @@ class HTTPProtocol(HttpToolsProtocol):
         cycle = self._cycle
         if cycle is None or cycle.response_complete or self._is_upgrading():
             return
+        self._body_bytes += len(body)
         cycle.received(body)
         if len(cycle.body) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
@@ -259,13 +345,14 @@ class HTTPProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self._pipeline:
             self._begin(*self._pipeline.popleft())
+        elif self._is_refused:
+            self._write_refusal(self._refusal or _BAD_REQUEST)
         else:
             self._rest()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuses what is no request."""
-        self._outbox.flush()
-        super().send_400_response(msg)
+        """Refuses what is no request, or more of one than may be."""
+        self._refuse(self._refusal or _Refusal(400, msg))
 
     def handle_websocket_upgrade(self) -> None:
         """Hands the connection over to the protocol of websockets."""
@@ -307,6 +394,69 @@ class HTTPProtocol(HttpToolsProtocol):
         lines = b"".join(self.head(status, headers).lines)
         memory.head = headers, default, lines
         return lines
+
+    def _read(self, data: bytes) -> None:
+        """Has the parser read a piece of data, and looks at how much of a head has come."""
+        was_in_head = self._is_in_head
+        self._piece = len(data)
+        super().data_received(data)
+        if self._is_in_head:
+            self._head_bytes += len(data)
+            if was_in_head:
+                self._whole_pieces += len(data)
+                if self._whole_pieces > self._most_bytes:
+                    self._refuse(_TOO_LARGE)
+
+    def _is_large(self) -> bool:
+        """Tells whether the head that has come is larger than it may be."""
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self._fields)
+        return size > self._most_bytes
+
+    def _refused(self, refusal: _Refusal) -> ValueError:
+        """Returns what makes the parser fail, which calls ``send_400_response()`` then."""
+        self._is_in_head = True  # it has not become a request
+        self._refusal = refusal
+        return ValueError(refusal.said)
+
+    def _refuse(self, refusal: _Refusal) -> None:
+        """Answers what is not read on, after the responses under way, and ends the connection."""
+        if self._is_refused:
+            return
+        self._is_refused = True
+        self._refusal = refusal
+        cycle = self._cycle
+        if not self._is_in_head and not self._is_between and cycle is not None:
+            # It is the body of a request that has begun already, or waits for those before it.
+            if cycle is not self._running:
+                self._pipeline.pop()
+            elif cycle.response_started:
+                self.direct().close()
+                return
+            else:
+                cycle.status = refusal.status
+                cycle.client_left()
+                self._write_refusal(refusal)
+                return
+        self._is_between = False
+        running = self._running
+        if running is None or running.response_complete:
+            self._write_refusal(refusal)
+
+    def _write_refusal(self, refusal: _Refusal) -> None:
+        self._outbox.flush()
+        content = refusal.said.encode("ascii")
+        lines = [STATUS_LINE[refusal.status]]
+        lines += (b"%b: %b\r\n" % field for field in self.server_state.default_headers)
+        lines.append(b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n" % len(content))
+        lines.append(b"connection: close\r\n")
+        if self.get_date is not None:
+            lines.append(b"date: %b\r\n" % self.get_date())
+        lines += (b"\r\n", content)
+        self.transport.write(b"".join(lines))
+        if refusal.status == 400:
+            self.transport.close()  # its bytes were not understood, so none of them are waited for
+        else:
+            end_gently(self.loop, self.transport)
 
     def _answers_early(self, doors: EarlyAnswers) -> bool:
         """Answers a request without calling the application; returns whether it could (door 1)."""

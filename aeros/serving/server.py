@@ -19,6 +19,7 @@ import uvicorn
 
 from aeros.errors import AddressInUseError, BindError, PrivilegedPortError
 from aeros.serving.application import ServedApplication
+from aeros.serving.deadlines import Deadlines, waiting_among
 from aeros.serving.ending import Connections, accept_waiting, close_loop, connect, uvicorn_logger
 from aeros.serving.watchdog import CLOSING_SECONDS, Watchdog
 
@@ -62,6 +63,8 @@ class Server(uvicorn.Server):
         self.idle_seconds: float = IDLE_SECONDS
         self.signals: tuple[str, ...] = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
         self.watchdog: Watchdog | None = None
+        self._deadlines: Deadlines | None = None
+        self._next_look = 0.0
         self._signals_received = 0
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
@@ -111,6 +114,9 @@ class Server(uvicorn.Server):
             raise self._listen_error(error) from error
         if self.started:
             await self._accept_more(sockets or [])
+            served: object = self.config.app
+            if isinstance(served, ServedApplication):
+                self._deadlines = Deadlines(served.settings, uvicorn_logger().info)
         if self.announce is not None and self.started:
             self.announce(self.bound)
 
@@ -142,6 +148,14 @@ class Server(uvicorn.Server):
             return _path_error(config.uds, error)
         # Somebody else began to listen between our binding and our listening.
         return _bind_error(config.host, config.port, error)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Does what is done ten times in a second; returns whether the server is to stop."""
+        deadlines, now = self._deadlines, asyncio.get_running_loop().time()
+        if deadlines is not None and now >= self._next_look:
+            self._next_look = now + deadlines.interval
+            deadlines.look(waiting_among(self.server_state.connections), now)
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stops accepting, lets what is under way end within its time, and closes the application."""

@@ -154,7 +154,7 @@ PASSED: Final[Mapping[str, object]] = {
     "uds": "passed.sock",
     "fd": 99,
     "loop": "asyncio",
-    "http": "h11",
+    "http": "httptools",
     "http2": True,
     "ws": "none",
     "ws_max_size": 1000,
