@@ -152,7 +152,13 @@ def configure(container: containers.Container, arguments: Mapping[str, object]) 
     replace_provider(container, "_environment", MappingProxyType(environment))
     stated = {name: value for name, value in configuration(container).items() if value is not None}
     config = cast(providers.Configuration, container.providers["config"])
-    config.from_dict({**environment, **stated, **checked})
+    shown = {**environment, **stated, **checked}
+    # The configuration copies what it holds when it is changed, which a read-only mapping forbids.
+    config.from_dict({name: _copyable(value) for name, value in shown.items()})
+
+
+def _copyable(value: object) -> object:
+    return dict(cast("Mapping[object, object]", value)) if isinstance(value, Mapping) else value
 
 
 def configuration(container: containers.Container) -> Mapping[str, object]:

@@ -174,8 +174,8 @@ class BindError(ConfigurationError):
     """The address can not be listened on.
 
     Attributes:
-        host: The host as given.
-        port: The port as given.
+        host: The host as given; for a Unix socket its path, for a descriptor ``"fd 3"``.
+        port: The port as given; 0 for those.
         reason: What the operating system said.
     """
 
@@ -183,7 +183,8 @@ class BindError(ConfigurationError):
         self.host = host
         self.port = port
         self.reason = reason
-        super().__init__(setting, f"can not listen on {host}:{port} ({reason})", cure)
+        where = host if setting in ("fd", "uds") else f"{host}:{port}"
+        super().__init__(setting, f"can not listen on {where} ({reason})", cure)
 
 
 class AddressInUseError(BindError):

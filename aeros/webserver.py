@@ -9,12 +9,11 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     Callable,
-    Generator,
     Iterable,
     Mapping,
     Sequence,
 )
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import (
     TYPE_CHECKING,
@@ -79,7 +78,14 @@ from aeros.serving.options import (
     needs_import,
     run_settings,
 )
-from aeros.serving.runner import RunningServer, serve, serve_in_thread, serve_on_loop, starting
+from aeros.serving.runner import (
+    RunningServer,
+    ThreadedServing,
+    serve,
+    serve_in_thread,
+    serve_on_loop,
+    starting,
+)
 from aeros.serving.shutdown import Event, ShutdownEvents, until
 from aeros.settings import UNSET, ServerSettings, Unset, given, given_or_none
 from aeros.types import RawHeaders
@@ -457,14 +463,15 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
         except MustReloadError:
             restart()
 
-    @contextmanager
     def run_in_thread(
         self, host: str = "127.0.0.1", port: int = 0, **options: Unpack[ThreadOptions]
-    ) -> Generator[RunningServer]:
+    ) -> ThreadedServing:
         """Serves in a thread while the context lasts, on a real socket.
 
         >>> with app.run_in_thread() as server:
         ...     httpx.get(server.url)
+
+        ``async with`` does the same and leaves the loop free while the server starts and stops.
 
         Args:
             host: Address to listen on.
@@ -473,13 +480,16 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
                 process. There is no access log unless ``access_log_to_std=True`` asks for it.
 
         Raises:
-            StartupError: The server could not start.
+            StartupError: The server could not start; when the context is entered.
         """
-        with starting():
-            base = self.current_settings().replace({"access_log_to_std": False, "workers": None})
-            settings = run_settings(base, {"host": host, "port": port}, options, where="run_in_thread()")
-        with serve_in_thread(self, settings, build_server=self.container.server) as running:
-            yield running
+
+        def begin() -> AbstractContextManager[RunningServer]:
+            with starting():
+                base = self.current_settings().replace({"access_log_to_std": False, "workers": None})
+                settings = run_settings(base, {"host": host, "port": port}, options, where="run_in_thread()")
+            return serve_in_thread(self, settings, build_server=self.container.server)
+
+        return ThreadedServing(begin)
 
     # What Quart calls
 

@@ -16,6 +16,7 @@ from aeros.errors import ConfigurationError, InvalidSettingError
 from aeros.serving.application import ServedApplication
 from aeros.serving.h11_protocol import H11Protocol
 from aeros.serving.lifespan import Lifespan
+from aeros.serving.option_values import check_together
 from aeros.serving.options import count_workers
 
 # With what is closed afterwards it fits into the 30 seconds that Kubernetes gives.
@@ -107,6 +108,7 @@ def check_loading(config: uvicorn.Config) -> None:
     Raises:
         ConfigurationError: Something can not be loaded; the error names the options.
     """
+    check_together(cast(ServedApplication, config.app).settings.uvicorn_options)
     if config.fd is not None:
         try:
             os.fstat(config.fd)
@@ -129,6 +131,6 @@ def _refused(options: Mapping[str, object], error: Exception) -> ConfigurationEr
     names = ", ".join(sorted(name for name, value in options.items() if value is not None))
     return ConfigurationError(
         names or "uvicorn",
-        f"uvicorn refused the options ({error})",
+        f"uvicorn refused the options ({str(error) or type(error).__name__})",
         "see uvicorn's settings for their values",
     )

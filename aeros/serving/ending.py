@@ -77,27 +77,36 @@ class Connections:
             connection.transport.abort()
 
 
-async def accept_rest(
-    servers: Iterable[asyncio.AbstractServer],
-    build_protocol: Callable[[], asyncio.Protocol],
-    context: ssl.SSLContext | None,
-) -> None:
+def accept_waiting(servers: Iterable[asyncio.AbstractServer]) -> list[socket.socket]:
     """Accepts whoever waits in the queue of a listening socket: closing it would turn them away.
+
+    Nothing else may happen between this and the closing, or somebody else waits there by then.
 
     Args:
         servers: The servers that listen.
-        build_protocol: Makes the protocol of a connection.
-        context: For TLS.
     """
-    loop = asyncio.get_running_loop()
     accepted: list[socket.socket] = []
     for server in servers:
         for listener in cast("Any", server).sockets or ():
             accepted += _accept_all(listener.fileno())
-    if accepted:
-        connecting = [
-            loop.create_task(_connect(loop, build_protocol, connection, context)) for connection in accepted
-        ]
+    return accepted
+
+
+async def connect(
+    accepted: Iterable[socket.socket],
+    build_protocol: Callable[[], asyncio.Protocol],
+    context: ssl.SSLContext | None,
+) -> None:
+    """Serves connections that were accepted by hand.
+
+    Args:
+        accepted: Their sockets.
+        build_protocol: Makes the protocol of a connection.
+        context: For TLS.
+    """
+    loop = asyncio.get_running_loop()
+    connecting = [loop.create_task(_connect(loop, build_protocol, one, context)) for one in accepted]
+    if connecting:
         await asyncio.wait(connecting, timeout=_HANDSHAKE_SECONDS)
 
 

@@ -14,6 +14,7 @@ import uvicorn
 
 from aeros.errors import InvalidSettingError, UnknownOptionError
 from aeros.serving.cpus import usable_cpus
+from aeros.serving.option_values import check_value
 from aeros.settings import ServerSettings, check_setting
 
 
@@ -187,7 +188,7 @@ def run_settings(
     for option, name in _SAME.items():
         if options.get(option) is not None:
             values.setdefault(name, check_setting(name, options[option], place=option))
-    if options.get("access_log") is False:
+    if _checked("access_log", options.get("access_log")) is False:
         values |= {"access_log_to_std": False, "access_log_file": None}
     passed = {
         name: _checked(name, value)
@@ -232,6 +233,7 @@ def _checked(option: str, value: object) -> object:
         if not isinstance(number, int) or isinstance(number, bool) or number < lowest:
             raise InvalidSettingError(option, value, f"a whole number from {lowest} on")
         return number
+    check_value(option, value)
     return value
 
 

@@ -7,7 +7,13 @@ import copy
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+    suppress,
+)
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +26,7 @@ from aeros.serving.application import Servable, ServedApplication
 from aeros.serving.config import DEVELOPMENT_GRACEFUL_SECONDS, Config, build_config, check_loading
 from aeros.serving.lifespan import Lifespan
 from aeros.serving.reloading import Reloader
-from aeros.serving.server import Announce, Server, bind_sockets, urls
+from aeros.serving.server import Announce, Server, listening, urls
 from aeros.serving.snapshots import Snapshots
 from aeros.serving.supervisor import Supervisor
 from aeros.serving.watchdog import Watchdog
@@ -59,7 +65,8 @@ def serve(app: Servable, settings: ServerSettings, *, build_server: ServerFactor
         refuse_nested()
         served = ServedApplication(app, settings)
         config = build_config(served)
-        with served.serving(), _unix_socket_removed(config):
+        _check_path(config)
+        with served.serving():
             if path is not None and (config.should_reload or config.workers > 1):
                 check_loading(copy.copy(config))
                 _serve_in_workers(config, app, path)
@@ -103,7 +110,8 @@ def serve_on_loop(
         _refuse_processes(settings, "run_server() has them")
         served = ServedApplication(app, settings)
         config = build_config(served, one_process=True, graceful_seconds=DEVELOPMENT_GRACEFUL_SECONDS)
-        with served.serving(), _unix_socket_removed(config):
+        _check_path(config)
+        with served.serving():
             server = build_server(config)
             if not isinstance(server, uvicorn.Server):
                 server.run()
@@ -194,6 +202,38 @@ def serve_in_thread(
         thread.stop()
 
 
+class ThreadedServing(AbstractContextManager[RunningServer], AbstractAsyncContextManager[RunningServer]):
+    """What ``run_in_thread()`` returns: for ``with``, and for ``async with`` where the loop must not wait.
+
+    Args:
+        serve: Makes the context that serves while it lasts.
+    """
+
+    def __init__(self, serve: Callable[[], AbstractContextManager[RunningServer]]) -> None:
+        self._serve = serve
+        self._stack = ExitStack()
+
+    def __enter__(self) -> RunningServer:
+        return self._stack.enter_context(self._serve())
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    async def __aenter__(self) -> RunningServer:
+        beginning = asyncio.get_running_loop().run_in_executor(None, self.__enter__)
+        try:
+            # A future, not a task: a StartupError is a SystemExit, which would end the loop in a task.
+            return await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            with suppress(StartupError):
+                await beginning
+                await asyncio.to_thread(self._stack.close)
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self._stack.close)
+
+
 class _ServerThread:
     """A server, its thread, and what went wrong in it."""
 
@@ -203,6 +243,7 @@ class _ServerThread:
         self._served = served
         bound = int(STOP_TIMEOUT_SECONDS / 2)
         self._config = build_config(served, one_process=True, graceful_seconds=bound)
+        _check_path(self._config)
         check_loading(self._config)
         if self._config.timeout_graceful_shutdown is None:
             self._config.timeout_graceful_shutdown = bound
@@ -246,11 +287,13 @@ class _ServerThread:
             self._answer.set()
 
     def _announced(self, sockets: list[socket.socket]) -> None:
-        if sockets:
+        found = urls(sockets, _scheme(self._config))
+        if found:
             host, port = sockets[0].getsockname()[:2]
-            self._running = RunningServer(urls(sockets, _scheme(self._config))[0], host, port)
+            self._running = RunningServer(found[0], host, port)
         else:
-            self._running = RunningServer(f"http+unix://{self._config.uds}", str(self._config.uds), 0)
+            path = str(sockets[0].getsockname())
+            self._running = RunningServer(f"{_scheme(self._config)}+unix://{path}", path, 0)
         self._answer.set()
 
     def _raise_error(self) -> None:
@@ -289,11 +332,9 @@ def _serve_in_workers(config: Config, app: Servable, path: str) -> None:
 
 
 def _run_workers(config: Config, app: Servable, order: Order, snapshots: Snapshots | None) -> None:
-    sockets = [] if config.uds or config.fd is not None else bind_sockets(config.host, config.port)
-    bound = sockets or [config.bind_socket()]
-    announce = partial(announcer(app, config), sockets)
-    start = partial(Worker, order, bound)
-    try:
+    with listening(config) as bound:
+        announce = partial(announcer(app, config), bound)
+        start = partial(Worker, order, bound)
         if config.should_reload:
             announce()
             Reloader(config, start, bound).run()
@@ -309,9 +350,6 @@ def _run_workers(config: Config, app: Servable, order: Order, snapshots: Snapsho
             announce=announce,
             bury=None if snapshots is None else snapshots.retire,
         ).run()
-    finally:
-        for listener in bound:
-            listener.close()
 
 
 def _refuse_processes(settings: ServerSettings, instead: str) -> None:
@@ -321,22 +359,13 @@ def _refuse_processes(settings: ServerSettings, instead: str) -> None:
         raise InvalidSettingError("workers", settings.workers, f"no other processes here; {instead}")
 
 
-@contextmanager
-def _unix_socket_removed(config: uvicorn.Config) -> Generator[None]:
-    """Checks the path of a Unix socket, and removes the socket in the end; never another file."""
-    if config.uds is None:
-        yield
-        return
-    path = Path(config.uds)
-    if (path.exists() and not path.is_socket()) or not path.parent.is_dir():
+def _check_path(config: uvicorn.Config) -> None:
+    """Raises an error where the path of a Unix socket is that of another file."""
+    path = None if config.uds is None else Path(config.uds)
+    if path is not None and ((path.exists() and not path.is_socket()) or not path.parent.is_dir()):
         raise InvalidSettingError(
             "uds", config.uds, "the path of a socket, new or old, in a folder that exists"
         )
-    try:
-        yield
-    finally:
-        if path.is_socket():
-            path.unlink()
 
 
 def _scheme(config: uvicorn.Config) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import signal
 import socket
+import stat
 import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from types import FrameType
 from typing import Final, cast
@@ -18,7 +20,7 @@ import uvicorn
 from aeros.errors import AddressInUseError, BindError, PrivilegedPortError
 from aeros.serving.application import ServedApplication
 from aeros.serving.deadlines import Deadlines, waiting_among
-from aeros.serving.ending import Connections, accept_rest, close_loop, uvicorn_logger
+from aeros.serving.ending import Connections, accept_waiting, close_loop, connect, uvicorn_logger
 from aeros.serving.watchdog import CLOSING_SECONDS, Watchdog
 
 # A name may have an address that this machine does not serve, as "localhost" where IPv6 is off.
@@ -97,14 +99,12 @@ class Server(uvicorn.Server):
             BindError: The address can not be listened on; nothing has been started then.
         """
         config = self.config
-        if sockets is None and config.fd is None and config.uds is None:
-            sockets = bind_sockets(config.host, config.port)
-        self.bound = sockets or []
-        try:
+        if sockets is not None:
+            self.bound = sockets
             await super().serve(sockets=sockets)
-        finally:
-            for listener in self.bound:
-                listener.close()
+            return
+        with listening(config) as self.bound:
+            await super().serve(sockets=self.bound)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts the application and begins to accept requests."""
@@ -141,14 +141,11 @@ class Server(uvicorn.Server):
                 )
 
     def _listen_error(self, error: OSError) -> BindError:
-        config, reason = self.config, error.strerror or str(error)
-        if config.uds is not None:
-            cure = "give a path in a folder that exists and that this user may write to"
-            return BindError(config.uds, 0, reason, cure, setting="uds")
+        config = self.config
         if config.fd is not None:
-            return BindError(
-                f"fd {config.fd}", 0, reason, "give a descriptor of a bound socket", setting="fd"
-            )
+            return _descriptor_error(config.fd, error)
+        if config.uds is not None:
+            return _path_error(config.uds, error)
         # Somebody else began to listen between our binding and our listening.
         return _bind_error(config.host, config.port, error)
 
@@ -165,11 +162,12 @@ class Server(uvicorn.Server):
         logger = uvicorn_logger()
         logger.info("Shutting down")
         # Whoever has connected before was accepted by the system, and has perhaps sent a request.
-        await accept_rest(self.servers, self._build_protocol, self.config.ssl)
+        accepted = accept_waiting(self.servers)
         for server in self.servers:
             server.close()
         for listener in sockets or []:
             listener.close()
+        await connect(accepted, self._build_protocol, self.config.ssl)
         served: object = self.config.app
         if isinstance(served, ServedApplication):
             served.app.shutdown_event.set()
@@ -247,6 +245,67 @@ class Server(uvicorn.Server):
         return build(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
+@contextmanager
+def listening(config: uvicorn.Config) -> Generator[list[socket.socket]]:
+    """Gives the sockets that a configuration names, bound, and closes them in the end.
+
+    Raises:
+        BindError: One of them can not be had.
+    """
+    with ExitStack() as stack:
+        if config.uds is not None:
+            bound = [stack.enter_context(_bound_to_path(config.uds))]
+        elif config.fd is not None:
+            bound = [_inherited(config.fd)]
+        else:
+            bound = bind_sockets(config.host, config.port)
+        for listener in bound:
+            stack.callback(listener.close)
+        yield bound
+
+
+@contextmanager
+def _bound_to_path(path: str) -> Generator[socket.socket]:
+    """Gives a Unix socket that is bound to a path, which is removed in the end if it is still its own."""
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        # What a server before this one left, or a reverse proxy was given rights on.
+        mode = stat.S_IMODE(os.stat(path).st_mode) if os.path.exists(path) else 0o666  # noqa: PTH110, PTH116
+        with suppress(FileNotFoundError):
+            os.unlink(path)  # noqa: PTH108 - a path in the abstract namespace is no Path
+        listener.bind(path)
+        os.chmod(path, mode)  # noqa: PTH101
+        own = os.stat(path)  # noqa: PTH116
+    except OSError as error:
+        listener.close()
+        raise _path_error(path, error) from error
+    try:
+        yield listener
+    finally:
+        with suppress(OSError):
+            # Another server may have taken the path over.
+            if os.path.samestat(own, os.stat(path)):  # noqa: PTH116
+                os.unlink(path)  # noqa: PTH108
+
+
+def _inherited(number: int) -> socket.socket:
+    """Returns a socket for an inherited descriptor, which itself stays open."""
+    try:
+        return socket.socket(fileno=os.dup(number))  # its family is the system's to say
+    except OSError as error:
+        raise _descriptor_error(number, error) from error
+
+
+def _path_error(path: str, error: OSError) -> BindError:
+    cure = "give a path in a folder that exists and that this user may write to"
+    return BindError(path, 0, error.strerror or str(error), cure, setting="uds")
+
+
+def _descriptor_error(number: int, error: OSError) -> BindError:
+    cure = "give a descriptor of a bound socket"
+    return BindError(f"fd {number}", 0, error.strerror or str(error), cure, setting="fd")
+
+
 def bind_sockets(host: str, port: int) -> list[socket.socket]:
     """Returns sockets bound to every address of ``host``, not listening yet.
 
@@ -287,6 +346,8 @@ def urls(sockets: list[socket.socket], scheme: str) -> list[str]:
     """Returns the URLs that a person can open for these sockets."""
     found: list[str] = []
     for listener in sockets:
+        if listener.family not in (socket.AF_INET, socket.AF_INET6):
+            continue
         host, port = cast("tuple[str, int]", listener.getsockname()[:2])
         # "Every interface" is no address that a browser could open.
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -169,8 +170,12 @@ class Supervisor:
                 self._note_failed_start(worker, code)
             else:
                 self._failures = 0
-                self._logger().error(
-                    "Worker %d has ended (%s); another one is started", worker.pid, _said(code)
+                self._logger().log(
+                    # By itself: it has served as many requests as limit_max_requests says.
+                    logging.INFO if code == 0 else logging.ERROR,
+                    "Worker %d has ended (%s); another one is started",
+                    worker.pid,
+                    _said(code),
                 )
 
     def _note_failed_start(self, worker: Worker, code: int | None) -> None:

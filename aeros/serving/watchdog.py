@@ -11,6 +11,8 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Final
 
+from aeros.serving.writer import flush_writers
+
 # Quart itself waits 5 seconds for background tasks, and resources are closed after that.
 CLOSING_SECONDS: Final = 10.0
 
@@ -56,9 +58,8 @@ class Watchdog:
                 self._end_process(seconds)
 
     def _end_process(self, seconds: float | None) -> None:
-        threads = [
-            thread.name for thread in threading.enumerate() if thread is not threading.current_thread()
-        ]
+        # Ours, which write the log, are there to the end; only the others are in the way.
+        threads = [thread.name for thread in threading.enumerate() if not thread.name.startswith("aeros-")]
         line = (
             f"The process has not ended {seconds or 0:g} seconds after it was asked to and is cut off;"
             f" still there: {', '.join(threads)}"
@@ -66,11 +67,12 @@ class Watchdog:
         # Whoever blocks the process may hold the lock of a handler, too.
         last_words = threading.Thread(target=self._flush, args=(line,), daemon=True)
         last_words.start()
-        last_words.join(_FLUSH_SECONDS)
+        last_words.join(2 * _FLUSH_SECONDS)
         os._exit(1)
 
     def _flush(self, line: str) -> None:
         self._say(line)
+        flush_writers(_FLUSH_SECONDS)
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()

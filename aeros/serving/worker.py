@@ -13,6 +13,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from types import FrameType, ModuleType
@@ -90,12 +91,12 @@ class Worker:
         self.is_ready: bool = False
         self.is_stopping: bool = False
         self.unanswered_since: float | None = None
-        self.connection: Connection
-        self.connection, theirs = multiprocessing.Pipe()
+        ours, theirs = multiprocessing.Pipe()
+        self.connection: Connection = ours
         self.process: BaseProcess = multiprocessing.get_context("spawn").Process(
             target=serve_worker, args=(order, list(sockets), theirs, _standard_input())
         )
-        with _main_module_hidden():
+        with _main_module_hidden(), _terminal_signals_blocked():
             self.process.start()
         # Once the worker has ended, nobody holds it any more, which is how that is seen here.
         theirs.close()
@@ -135,6 +136,8 @@ def serve_worker(
     for name in ("SIGINT", "SIGHUP", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _ignore)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _from_terminals())
     if standard_input is not None:  # for a debugger
         sys.stdin = os.fdopen(standard_input)
     commands = _Commands(connection)
@@ -233,6 +236,28 @@ def _main_module_hidden() -> Generator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+def _from_terminals() -> set[signal.Signals]:
+    return {signal.SIGINT, signal.SIGHUP}
+
+
+@contextmanager
+def _terminal_signals_blocked() -> Generator[None]:
+    """Keeps a new process from ending by a CTRL+C that comes while it imports what it runs.
+
+    It inherits what is blocked, and lets the signals come when it knows what to do with them.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    # Otherwise it would be started meanwhile, and unblocks signals after that.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _from_terminals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _standard_input() -> int | None:

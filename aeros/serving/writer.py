@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
@@ -26,6 +27,7 @@ Entry = TypeVar("Entry")
 
 MOST_QUEUED_BYTES: Final = 8 * 2**20
 _STOP_SECONDS: Final = 3.0
+_FLUSH_POLL_SECONDS: Final = 0.01
 
 Report = Callable[[int, str], None]
 """Is told what happens to a writer: a level of ``logging``, and a sentence."""
@@ -96,6 +98,11 @@ class Writer(Generic[Entry]):
     def queued_bytes(self) -> int:
         """How much waits, or is being written."""
         return self._queued_bytes
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has begun to write, and was not stopped."""
+        return self._thread is not None
 
     def start(self) -> None:
         """Begins to write."""
@@ -247,6 +254,21 @@ class Writer(Generic[Entry]):
     def _lost(self) -> str:
         count, self._unreported = self._unreported, 0
         return f"{count} lines were dropped" if count != 1 else "1 line was dropped"
+
+
+def flush_writers(seconds: float) -> bool:
+    """Waits until all writers of this process have written what waits now; returns whether they have.
+
+    Args:
+        seconds: How long it may take: a pipe may have no reader.
+    """
+    deadline = time.monotonic() + seconds
+    waiting = [writer for writer in list(_watched()) if writer.is_running]
+    while any(writer.queued_bytes for writer in waiting):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_FLUSH_POLL_SECONDS)
+    return True
 
 
 @cache

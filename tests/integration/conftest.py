@@ -1,4 +1,4 @@
-"""Clients of an application, and processes that tests take away and bring back: Redis, and workers."""
+"""Clients of an application, and processes that tests start, take away and bring back."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -37,6 +39,165 @@ def eventually(ask: Callable[[], T | None], seconds: float = PATIENCE) -> T:
             return answer
         assert time.monotonic() < deadline, f"not true after {seconds} s: {answer!r}"
         time.sleep(0.02)
+
+
+class Child:
+    """A Python process in a session of its own, with what it printed.
+
+    Args:
+        folder: Its working directory, where what it prints is kept.
+        arguments: Python's.
+        descriptors: What it inherits, under the same numbers.
+        environment: What else its environment has.
+    """
+
+    def __init__(
+        self, folder: Path, *arguments: str, descriptors: Sequence[int] = (), **environment: str
+    ) -> None:
+        self.folder, self.out, self.err = folder, folder / "stdout.txt", folder / "stderr.txt"
+        with self.out.open("wb") as out, self.err.open("wb") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                cwd=folder,
+                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment},
+                pass_fds=descriptors,
+                start_new_session=True,
+            )
+
+    @property
+    def stdout(self) -> str:
+        """What it wrote to standard output so far."""
+        return self.out.read_text()
+
+    @property
+    def stderr(self) -> str:
+        """What it wrote to standard error so far."""
+        return self.err.read_text()
+
+    @property
+    def url(self) -> str:
+        """Where the banner says that it answers."""
+        return self.says(r"Serving on (https?://127\.0\.0\.1:\d+) ")
+
+    @property
+    def port(self) -> int:
+        """The port of its URL."""
+        return int(self.url.rpartition(":")[2])
+
+    def says(self, pattern: str) -> str:
+        """Waits until it has said something on standard error; returns it, or the pattern's first group."""
+
+        def found() -> re.Match[str] | None:
+            match = re.search(pattern, self.stderr)
+            if match is None and self.process.poll() is not None:
+                raise AssertionError(f"ended with {self.process.returncode}: {self.stderr}")
+            return match
+
+        match = eventually(found)
+        return match[1] if match.re.groups else match[0]
+
+    def get(self, path: str) -> httpx.Response:
+        """Asks on a new connection, again until the server accepts it."""
+
+        def response() -> httpx.Response | None:
+            with suppress(httpx.TransportError):
+                return httpx.get(self.url + path, timeout=PATIENCE)
+            return None
+
+        return eventually(response)
+
+    def pids(self, path: str = "/pid", *, workers: int) -> set[int]:
+        """Returns the numbers of its workers, once that many have answered within one round."""
+
+        def answered() -> set[int] | None:
+            with ThreadPoolExecutor(8) as pool:
+                found = {int(response.text) for response in pool.map(self.get, [path] * 8)}
+            return found if len(found) == workers else None
+
+        return eventually(answered)
+
+    def send(self, number: int) -> None:
+        """Sends it a signal, and none to those that it has started."""
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """Waits until it has ended, and returns its exit status."""
+        return self.process.wait(PATIENCE)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Sends it a signal and returns its exit status."""
+        self.send(number)
+        return self.wait()
+
+    def is_alone(self) -> bool:
+        """Tells whether no process of its session is left."""
+        try:
+            os.killpg(self.process.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    def kill(self) -> None:
+        """Ends whatever is left of it."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(PATIENCE)
+
+
+Start = Callable[..., Child]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts ``python ARGUMENTS`` in the test's folder, or one in it; ends it with the test."""
+    children: list[Child] = []
+
+    def begin(
+        *arguments: str, folder: str = "", descriptors: Sequence[int] = (), **environment: str
+    ) -> Child:
+        children.append(Child(tmp_path / folder, *arguments, descriptors=descriptors, **environment))
+        return children[-1]
+
+    yield begin
+    for child in children:
+        child.kill()
+
+
+class Certificates:
+    """An authority, and certificates of it for the server and for a client, made by openssl."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        authority = ["-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=Test authority"]
+        self._openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *authority)
+        (folder / "server.ext").write_text("subjectAltName=IP:127.0.0.1\n")
+        for name in ("server", "client"):
+            request = ["-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}"]
+            self._openssl("req", "-newkey", "rsa:2048", "-nodes", *request)
+            extensions = ["-extfile", "server.ext"] if name == "server" else []
+            signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", *extensions]
+            self._openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signed)
+
+    def context(self, *, client: bool = False) -> ssl.SSLContext:
+        """What a client needs to trust the server, and to be trusted by it."""
+        context = ssl.create_default_context(cafile=str(self.folder / "ca.pem"))
+        # The authority was made in two lines, without the extensions that X.509 asks of one.
+        context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)
+        if client:
+            context.load_cert_chain(self.folder / "client.pem", self.folder / "client.key")
+        return context
+
+    def _openssl(self, *arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=self.folder, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Certificates, made once."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture

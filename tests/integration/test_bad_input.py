@@ -110,6 +110,31 @@ BAD_ARGUMENTS = {
     ),
     "log level": ("log_level='loud'", "log_level: 'loud' does not fit", "give a level such as 'info'"),
     "log format": ("log_format='xml'", "log_format: 'xml' does not fit", "give 'text' or 'json'"),
+    "no bool": ("access_log_to_std='maybe'", "access_log_to_std: 'maybe' does not fit", "True or False"),
+    "no bool for tracebacks": ("traceback='perhaps'", "traceback: 'perhaps' does not fit"),
+    "no bool for colours": ("color='maybe'", "color: 'maybe' does not fit"),
+    "no bool under uvicorn's name": ("use_colors='x'", "use_colors: 'x' does not fit"),
+    "no workers": ("workers=0", "workers: 0 does not fit"),
+    "half a worker": ("workers=1.5", "workers: 1.5 does not fit"),
+    "factory in a closure": ("workers=2, factory=lambda: app", "factory: ", "at the top level of a module"),
+    "factory's path without a function": ("workers=2, factory='shop'", "factory: 'shop' does not fit"),
+    "option that can not be pickled": (
+        "workers=2, callback_notify=lambda: None",
+        "callback_notify: it can not go to a worker process",
+        "give a function or a class that stands at the top level of a module",
+    ),
+    "header with a line break": (
+        "headers=[('X-Shop', 'open\\r\\nSet-Cookie: a=b')]",
+        "headers: the field 'X-Shop' has the invalid value",
+    ),
+    "header's name": ("headers=[('X Shop', 'open')]", "headers: ", "'X Shop' is not a valid field name"),
+    "key without its certificate": (
+        "ssl_keyfile='shop.py'",
+        "ssl_keyfile: 'shop.py' does not fit; give ssl_certfile as well",
+    ),
+    "certificate that is none": ("ssl_certfile='shop.py'", "ssl_certfile: uvicorn refused the options"),
+    "HTTP/2 without its protocol": ("http2=True", "http2: ", "select it with `http='zttp'`"),
+    "two places": ("uds='shop.sock', fd=3", "fd: 3 does not fit; give either fd or uds"),
 }
 
 
@@ -123,18 +148,50 @@ BAD_OPTIONS = {
     "log_config": "log_config='missing.ini'",
     "uds": "uds='missing/shop.sock'",
     "fd": "fd=99",
+    "access_log": "access_log='x'",
+    "callback_notify": "callback_notify=5",
+    "date_header": "date_header='maybe'",
+    "env_file": "env_file='missing.env'",
+    "forwarded_allow_ips": "forwarded_allow_ips=5",
+    "h11_max_incomplete_event_size": "h11_max_incomplete_event_size=0",
+    "headers": "headers=5",
+    "http2": "http2='x'",
+    "interface": "interface='nope'",
+    "limit_concurrency": "limit_concurrency=0",
+    "limit_max_requests": "limit_max_requests=0",
+    "limit_max_requests_jitter": "limit_max_requests_jitter=-1",
+    "proxy_headers": "proxy_headers='maybe'",
+    "reload": "reload='x'",
+    "reload_delay": "reload_delay=0",
+    "reload_dirs": "reload_dirs=['missing']",
+    "reset_contextvars": "reset_contextvars='x'",
+    "root_path": "root_path=5",
+    "ssl_ca_certs": "ssl_ca_certs='missing.pem'",
+    "ssl_context_factory": "ssl_context_factory=5",
+    "ssl_keyfile": "ssl_keyfile='missing.pem'",
+    "timeout_graceful_shutdown": "timeout_graceful_shutdown=-1",
+    "timeout_keep_alive": "timeout_keep_alive='x'",
+    "timeout_notify": "timeout_notify=-1",
+    "timeout_worker_healthcheck": "timeout_worker_healthcheck=0",
+    "ws": "ws=5",
+    "ws_max_queue": "ws_max_queue=-1",
+    "ws_max_size": "ws_max_size=0",
+    "ws_per_message_deflate": "ws_per_message_deflate='x'",
+    "ws_ping_interval": "ws_ping_interval=-1",
+    "ws_ping_timeout": "ws_ping_timeout='x'",
 }
 
 
 # One process imports everything once and forks for each call, which ends as a script does.
 EACH = """\
-import json, os, sys
+import gc, json, os, sys
 from aeros import WebServer
 
 app = WebServer("shop", "127.0.0.1", 0)
 
 if __name__ == "__main__":
     children = {}
+    gc.freeze()
     for arguments in json.loads(sys.argv[1]):
         child = os.fork()
         if child == 0:

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from dependency_injector import providers
 
 from aeros import Container, StartupError, WebServer
 from aeros.serving.server import Server
+from tests.integration.conftest import Certificates
 
 T = TypeVar("T")
 
@@ -365,40 +365,6 @@ def test_quart_command_runs_a_web_server(start: Start, tmp_path: Path, free_port
     assert child.url() == f"http://127.0.0.1:{free_port}"
     assert answer_of(child.url()) == "first"
     assert child.stop() == 0
-
-
-class Certificates:
-    """An authority, and certificates of it for the server and for a client, made by openssl."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        authority = ["-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=Test authority"]
-        self._openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *authority)
-        (folder / "server.ext").write_text("subjectAltName=IP:127.0.0.1\n")
-        for name in ("server", "client"):
-            request = ["-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}"]
-            self._openssl("req", "-newkey", "rsa:2048", "-nodes", *request)
-            extensions = ["-extfile", "server.ext"] if name == "server" else []
-            signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", *extensions]
-            self._openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signed)
-
-    def context(self, *, client: bool = False) -> ssl.SSLContext:
-        """What a client needs to trust the server, and to be trusted by it."""
-        context = ssl.create_default_context(cafile=str(self.folder / "ca.pem"))
-        # The authority was made in two lines, without the extensions that X.509 asks of one.
-        context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)
-        if client:
-            context.load_cert_chain(self.folder / "client.pem", self.folder / "client.key")
-        return context
-
-    def _openssl(self, *arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=self.folder, check=True, capture_output=True)
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """Certificates, made once."""
-    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 def test_certfile_and_keyfile_serve_tls(start: Start, tmp_path: Path, certificates: Certificates) -> None:

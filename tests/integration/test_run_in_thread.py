@@ -361,3 +361,46 @@ async def test_async_tests_can_use_it() -> None:
         async with httpx.AsyncClient(base_url=server.url) as client:
             responses = await asyncio.gather(*(client.get("/") for _ in range(10)))
     assert {response.text for response in responses} == {"shop"}
+
+
+async def test_async_with_leaves_the_loop_free() -> None:
+    """A client on the same loop goes on while the server starts and while it stops, with its request."""
+    app = shop()
+    done = with_lifespan(app)
+    begun = threading.Event()
+
+    @app.route("/slow")
+    async def slow() -> str:
+        begun.set()
+        await asyncio.sleep(0.3)
+        return "whole"
+
+    async with httpx.AsyncClient() as client:
+        async with app.run_in_thread() as server:
+            asking = asyncio.create_task(client.get(f"{server.url}/slow"))
+            await asyncio.to_thread(begun.wait, DEADLINE_SECONDS)
+        assert asking.done()
+        assert (await asking).text == "whole"
+    assert is_refused(server.port)
+    assert done == ["began", "ended"]
+
+
+async def test_async_with_raises_what_goes_wrong() -> None:
+    """An error at the start is raised in the caller, one in the block as it is, and no loop ends by it."""
+    with listening() as port, pytest.raises(StartupError, match="address already in use"):
+        await shop().run_in_thread(port=port).__aenter__()
+    with pytest.raises(ZeroDivisionError):
+        async with shop().run_in_thread():
+            _ = 1 // 0
+
+
+async def test_a_start_that_is_cancelled_leaves_no_server() -> None:
+    """Who gives up waiting for the start gets a server that has ended."""
+    app = shop()
+    done = with_lifespan(app)
+    starting = asyncio.create_task(app.run_in_thread().__aenter__())
+    await asyncio.sleep(0)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert done == ["began", "ended"]

@@ -13,7 +13,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from inspect import signature
@@ -28,13 +28,13 @@ from dependency_injector import providers
 
 from aeros import Container, InstancePathError, ServerSettings, StartupError, WebServer
 from aeros.serving.protocol import HTTPProtocol
+from tests.integration.conftest import Child, Start, eventually
 
 T = TypeVar("T")
 
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
 
 DEADLINE_SECONDS = 20.0
-ADDRESS = re.compile(r"Serving on http://127\.0\.0\.1:(\d+) ")
 ACCESS_LINE = re.compile(r'\[[^]]+\] INFO: 127\.0\.0\.1 "GET (\S+) HTTP/1\.1" (\d{3}) \d+ [\d.]+ms \S+')
 
 
@@ -467,101 +467,6 @@ async def log():
 
 """
 MAIN = 'if __name__ == "__main__":\n    app.run_server({})\n'
-
-
-class Child:
-    """A Python process in a session of its own, with what it printed."""
-
-    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
-        self.out, self.err = folder / "stdout.txt", folder / "stderr.txt"
-        with self.out.open("wb") as out, self.err.open("wb") as err:
-            self.process = subprocess.Popen(
-                [sys.executable, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                cwd=folder,
-                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment},
-                start_new_session=True,
-            )
-
-    @property
-    def stdout(self) -> str:
-        """What it wrote to standard output so far."""
-        return self.out.read_text()
-
-    @property
-    def stderr(self) -> str:
-        """What it wrote to standard error so far."""
-        return self.err.read_text()
-
-    @property
-    def url(self) -> str:
-        """Where the banner says that it answers."""
-
-        def found() -> re.Match[str] | None:
-            if self.process.poll() is not None:
-                raise AssertionError(f"ended with {self.process.returncode}: {self.stderr}")
-            return ADDRESS.search(self.stderr)
-
-        return f"http://127.0.0.1:{eventually(found)[1]}"
-
-    def get(self, path: str) -> httpx.Response:
-        """Asks on a new connection, again until the server accepts it."""
-
-        def response() -> httpx.Response | None:
-            with suppress(httpx.TransportError):
-                return httpx.get(self.url + path, timeout=DEADLINE_SECONDS)
-            return None
-
-        return eventually(response)
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        """Sends it a signal and returns its exit status."""
-        self.process.send_signal(number)
-        return self.process.wait(DEADLINE_SECONDS)
-
-    def is_alone(self) -> bool:
-        """Tells whether no process of its session is left."""
-        try:
-            os.killpg(self.process.pid, 0)
-        except ProcessLookupError:
-            return True
-        return False
-
-    def kill(self) -> None:
-        """Ends whatever is left of it."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(DEADLINE_SECONDS)
-
-
-def eventually(ask: Callable[[], T | None]) -> T:
-    """Asks until the answer is true, and returns it."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while time.monotonic() < deadline:
-        answer = ask()
-        if answer:
-            return answer
-        time.sleep(0.05)
-    raise AssertionError(f"{ask} has not come true")
-
-
-Start = Callable[..., Child]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts ``python ARGUMENTS`` in a new folder; ends it with the test."""
-    children: list[Child] = []
-
-    def begin(*arguments: str, **environment: str) -> Child:
-        children.append(Child(tmp_path, *arguments, **environment))
-        return children[-1]
-
-    yield begin
-    for child in children:
-        child.kill()
 
 
 StartShop = Callable[..., Child]

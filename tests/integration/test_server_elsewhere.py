@@ -1,4 +1,4 @@
-"""The same application under servers that aeros does not run: the uvicorn command and Hypercorn."""
+"""The same application under servers that aeros does not run: the uvicorn command, Hypercorn and Granian."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -19,12 +20,50 @@ import pytest
 DEADLINE_SECONDS = 20.0
 
 SHOP = """\
+import asyncio
 import time
 from email.utils import formatdate
-from aeros import WebServer
+from dependency_injector import providers
+from aeros import Container, WebServer, inject
+from aeros.containers import RequestScoped
 
-app = WebServer("shop", global_headers={"X-Shop": "open"})
+class Visit:
+    pass
+
+async def open_visit():
+    yield Visit()
+    note("visit over")
+
+def note(text):
+    with open("noted", "a") as file:
+        file.write(text + "\\n")
+
+async def open_books():
+    note("books opened")
+    yield "the books"
+    note("books closed")
+
+class Shop(Container):
+    books = providers.Resource(open_books)
+    visit = RequestScoped(open_visit)
+
+app = WebServer("shop", global_headers={"X-Shop": "open"}, container=Shop())
+app.container.config.soft_limit.from_value(2)
+app.container.config.hard_limit.from_value(3)
 made = 0
+
+@app.route("/injected")
+async def injected(books=inject(Shop.books), visit=inject(Shop.visit), same=inject(Shop.visit)):
+    return f"{books} {visit is same}"
+
+@app.route("/held")
+async def held():
+    await asyncio.sleep(0.4)
+    return "held"
+
+@app.after_serving
+async def end():
+    note("after serving")
 
 @app.route("/cached/<name>")
 @app.cache(60)
@@ -53,6 +92,7 @@ async def boom():
 """
 COMMANDS = {
     "uvicorn": ("uvicorn", "shop:app", "--host", "127.0.0.1", "--port", "{port}"),
+    "granian": ("granian", "--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}", "shop:app"),
     "hypercorn": ("hypercorn", "shop:app", "--bind", "127.0.0.1:{port}"),
 }
 # Cached paths that no other test has asked for, in whatever order tests run.
@@ -80,6 +120,12 @@ def serving(server: str, folder: Path) -> Generator[httpx.Client]:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
             yield client
+        process.terminate()
+        process.wait(DEADLINE_SECONDS)
+        # Whoever serves it, what was opened is closed, and last.
+        noted = (folder / "noted").read_text().splitlines()
+        assert noted[0] == "books opened"
+        assert noted[-2:] == ["after serving", "books closed"]
     finally:
         process.terminate()  # hypercorn's own process ends the one that serves, if it is let
         with suppress(subprocess.TimeoutExpired):
@@ -102,6 +148,13 @@ def under_uvicorn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Cl
 def under_hypercorn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A client of the application under the hypercorn command."""
     with serving("hypercorn", tmp_path_factory.mktemp("hypercorn")) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def under_granian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A client of the application under the granian command."""
+    with serving("granian", tmp_path_factory.mktemp("granian")) as client:
         yield client
 
 
@@ -187,3 +240,19 @@ def test_global_headers_are_on_every_response(client: httpx.Client, path: str, s
 def test_a_header_of_the_views_wins(client: httpx.Client) -> None:
     """A global header stands in for what the view did not set."""
     assert client.get("/own").headers.get_list("X-Shop") == ["the view's"]
+
+
+def test_values_are_injected(client: httpx.Client) -> None:
+    """Resources are open before the first request; what belongs to a request is one for all of it."""
+    assert client.get("/injected").text == "the books True"
+
+
+def test_limits_hold(client: httpx.Client) -> None:
+    """Two are handled, one waits, and the others are told at once to come again."""
+    with ThreadPoolExecutor(8) as pool, httpx.Client(base_url=client.base_url, timeout=20) as many:
+        responses = list(pool.map(many.get, ["/held"] * 8))
+    refused = [response for response in responses if response.status_code == 503]
+    assert sorted({response.status_code for response in responses}) == [200, 503]
+    assert len(refused) == 5
+    assert all(response.headers["Retry-After"].isdecimal() for response in refused)
+    assert client.get("/held").text == "held"

@@ -569,6 +569,10 @@ def report_error(error: AerosError) -> None:
             assert_type(error.known, tuple[str, ...])
         case InvalidSettingError():
             assert_type(error.value, object)
+        case UnpicklableOptionError():
+            assert_type(error.reason, str)
+        case ImportPathError() | NestedServerError():
+            assert_type(error.setting, str)
         case InvalidHeaderError() | ProviderError() | MissingExtraError() | LogFileError() | BindError():
             assert_type(error.setting, str)
         case ImportPathError() | UnpicklableOptionError():
