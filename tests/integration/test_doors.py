@@ -24,6 +24,8 @@ from aeros.serving.config import build_config
 from aeros.serving.protocol import HTTPProtocol
 from aeros.settings import ServerSettings
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 APPLICATIONS: Final = 100  # in each of the blocks
 BLOCKS: Final = 6
 REQUESTS: Final = 32

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from typing import Final, NamedTuple
 
+import pytest
 from quart import Response, abort, request
 
 from aeros import Container, WebServer
@@ -195,6 +196,7 @@ async def test_limits_hold_beside_idle_connections_and_streams() -> None:
         await hold_against_limits(server, gate)
 
 
+@pytest.mark.usefixtures("untraced")
 async def test_no_slot_is_lost_in_10000_requests_that_end_in_all_ways() -> None:
     """Clients that leave at any moment, errors, cancellations: then the limits are what they were."""
     gate, dice = Gate(), random.Random(20261128)

@@ -569,15 +569,13 @@ def report_error(error: AerosError) -> None:
             assert_type(error.known, tuple[str, ...])
         case InvalidSettingError():
             assert_type(error.value, object)
-        case UnpicklableOptionError():
+        case ImportPathError() | UnpicklableOptionError():
             assert_type(error.reason, str)
-        case ImportPathError() | NestedServerError():
+        case NestedServerError():
             assert_type(error.setting, str)
         case InvalidHeaderError() | ProviderError() | MissingExtraError() | LogFileError() | BindError():
             assert_type(error.setting, str)
-        case ImportPathError() | UnpicklableOptionError():
-            assert_type(error.reason, str)
-        case InstancePathError() | NestedServerError() | ConfigurationError():
+        case InstancePathError() | ConfigurationError():
             assert_type(error.cure, str)
         case StartupError():
             assert_type(error.code, str | int | None)
