@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from dependency_injector import providers
 
 if TYPE_CHECKING:
     AnyProvider: TypeAlias = providers.Provider[Any]
+
+
+# Providers that keep the value of their first call.
+KEEPING: Final = (providers.BaseSingleton, providers.BaseResource)
 
 
 def as_provider(value: object) -> AnyProvider | None:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dependency_injector import containers, providers
+from dependency_injector import containers
 
-from aeros.injection.graph import traversed
+from aeros.injection.graph import KEEPING, traversed
 from aeros.injection.request_scope import RequestScoped, may_be_needed_by
 from aeros.injection.resources import named_providers
 
 if TYPE_CHECKING:
     from aeros.injection.graph import AnyProvider
-
-_KEEPING: Final = (providers.BaseSingleton, providers.BaseResource)
 
 
 class Captive(NamedTuple):
@@ -27,7 +25,7 @@ class Captive(NamedTuple):
 def captives_of(provider: AnyProvider) -> Iterator[Captive]:
     """Yields what a provider, or one that it is made of, would keep beyond its request. Nothing is called."""
     for item in (provider, *traversed(provider)):
-        if isinstance(item, _KEEPING):
+        if isinstance(item, KEEPING):
             for needed in may_be_needed_by(item):
                 if isinstance(needed, RequestScoped):
                     yield Captive(item, needed)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast, overload
 from dependency_injector import providers
 
 from aeros.errors import InvalidSettingError, RequestScopeError
-from aeros.injection.graph import as_provider, overriding, related
+from aeros.injection.graph import KEEPING, as_provider, overriding, related
 
 T = TypeVar("T")
 
@@ -42,8 +42,6 @@ _Calls: TypeAlias = tuple[list[object], dict[str, object]]
 # A request-scoped provider opens what it needs itself; a delegate is not called; a configuration
 # needs nothing, and has all of its keys for relatives.
 _ENDS: Final = (providers.Delegate, providers.Configuration, providers.ConfigurationOption)
-
-_KEEPING: Final = (providers.BaseSingleton, providers.BaseResource)
 
 _current: Final[ContextVar[RequestScope | None]] = ContextVar("aeros.request_scope", default=None)
 
@@ -413,7 +411,7 @@ async def awaited(result: object) -> object:
 # Those give a value of one kind at each call, or pass on what others give.
 _STEADY: Final = (
     RequestScoped,
-    *_KEEPING,
+    *KEEPING,
     *_ENDS,
     providers.Object,
     providers.List,
@@ -459,7 +457,7 @@ def _walked(
 
 def _not_kept(provider: AnyProvider) -> Iterator[AnyProvider]:
     """Yields what is called at each call of a provider; what made the value of a singleton is not."""
-    return _walked(provider, _KEEPING)
+    return _walked(provider, KEEPING)
 
 
 def _is_wavering(provider: AnyProvider) -> bool:
