@@ -179,7 +179,12 @@ class DispatchingApplication(Quart):
         except TimeoutError:
             if not bound.expired():
                 raise
-        return await self.finalize_request(await self.handle_user_exception(GatewayTimeout()), context)
+        late = GatewayTimeout()
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.finalize_request(await self.handle_user_exception(late), context)
+        except TimeoutError:
+            return await self.make_response(late)  # the hooks take too long as well
 
     async def _respond(
         self, context: RequestContext, request: QuartRequest, exchange: Exchange

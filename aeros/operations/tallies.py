@@ -8,6 +8,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from logging import Logger
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
@@ -105,6 +106,7 @@ class Tallies:
         self._registry: CollectorRegistry | None = None
         self._dropped: list[Callable[[], int]] = []
         self._snapshots: Snapshots | None = None
+        self._reader: ThreadPoolExecutor | None = None
         # Making the registry, and telling the other workers: never an older state after a newer one.
         self._lock = threading.RLock()
 
@@ -166,12 +168,14 @@ class Tallies:
         if self._snapshots is None and self._registry is not None:
             return self._page(accept)
         # It reads files, or imports what makes the page.
-        return await asyncio.to_thread(self._page, accept)
+        return await asyncio.get_running_loop().run_in_executor(self._reader, self._page, accept)
 
     @contextmanager
     def sharing(self, folder: str) -> Generator[None]:
         """Tells the workers whose snapshots are in a folder what is counted, and shows their sum."""
         self._snapshots = Snapshots(folder)
+        # Of its own: where views fill the loop's, their numbers would come last.
+        self._reader = reader = ThreadPoolExecutor(1, thread_name_prefix="aeros-metrics")
         ended = threading.Event()
 
         def tell() -> None:
@@ -187,6 +191,8 @@ class Tallies:
             teller.join()
             self._try_to_tell()
             self._snapshots = None
+            self._reader = None
+            reader.shutdown()
 
     def _page(self, accept: str) -> tuple[str, bytes]:
         from aeros.operations.prometheus import render

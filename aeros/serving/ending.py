@@ -9,9 +9,15 @@ import select
 import socket
 import ssl
 import struct
+import sys
+from array import array
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from typing import Any, Final, Protocol, cast, runtime_checkable
+
+if sys.platform == "linux":
+    from fcntl import ioctl
+    from termios import TIOCOUTQ
 
 from aeros.serving.forwarding import UVICORN_LOGGER_NAME
 
@@ -65,7 +71,11 @@ class Connections:
 
     def close_idle(self) -> None:
         """Closes those on which nothing is under way and no request has just come."""
-        resting = [one for one in self._open if isinstance(one, Resting) and one.is_resting]
+        resting = [
+            one
+            for one in self._open
+            if not one.transport.is_closing() and isinstance(one, Resting) and one.is_resting
+        ]
         with_data = _readable(one.transport for one in resting)
         for connection in resting:
             if connection.transport not in with_data:
@@ -166,11 +176,32 @@ def end_gently(loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) ->
         transport.close()
 
 
+def unsent_bytes(transport: asyncio.Transport) -> int:
+    """Returns how many bytes wait for a client to read, those in the system's queue included; 0 if none do.
+
+    Where some wait here, only both together tell whether the client reads: the system asks for more only
+    when much of its queue is gone.
+    """
+    try:
+        waiting = transport.get_write_buffer_size()
+        found: Any = transport.get_extra_info("socket")
+    except AttributeError:  # asyncio's with TLS, once it was closed twice
+        return 0
+    if not waiting or found is None or sys.platform != "linux":
+        return waiting
+    queued = array("i", [0])
+    try:
+        ioctl(found.fileno(), TIOCOUTQ, queued)
+    except OSError:  # it is closed, or of a kind that has no queue
+        return waiting
+    return waiting + queued[0]
+
+
 def cut_off(transport: asyncio.Transport) -> None:
     """Ends a connection whose client does not read, together with what waits for it in the system."""
-    found: Any = transport.get_extra_info("socket")
-    if found is not None:
-        with suppress(OSError):
+    with suppress(OSError, AttributeError):
+        found: Any = transport.get_extra_info("socket")
+        if found is not None:
             found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
 

@@ -28,7 +28,7 @@ from aeros.http.host import is_host
 from aeros.serving.application import EarlyAnswer, EarlyAnswers, KnownRequest, ServedApplication
 from aeros.serving.cycle import Cycle, Head
 from aeros.serving.deadlines import Awaited, Kind, Waiting
-from aeros.serving.ending import cut_off, end_gently
+from aeros.serving.ending import cut_off, end_gently, unsent_bytes
 from aeros.serving.outbox import Outbox
 from aeros.types import ASGIApplication, RawHeaders, Scope
 
@@ -44,6 +44,8 @@ _NOTICED: Final = {
     b"expect": _EXPECT,
 }
 _TWO_HOSTS: Final = b" "  # which is none
+# How many bytes of framing each byte of a body may need: a chunk of one has six.
+_FRAMING: Final = 16
 _LONGEST_KNOWN: Final = 2_048
 # What of uvicorn's protocol is used here: what it has and does, and where its own steps call ours.
 _INHERITED: Final = (
@@ -191,6 +193,7 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
         self._whole_pieces = 0
         self._piece = 0
         self._body_bytes = 0
+        self._framing_bytes = 0
         # What it is refused with, perhaps after the responses that are under way.
         self._refusal: _Refusal | None = None
         self._is_refused = False
@@ -241,13 +244,14 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
 
     def awaited(self) -> Awaited | None:
         """Returns what it waits for from its client."""
-        waiting = self.transport.get_write_buffer_size()
+        waiting = unsent_bytes(self.transport)
         if waiting:
             return Awaited("reading", self.transport, waiting)
         if self._is_refused or self.transport.is_closing():
             return None
         if self._is_in_head:
-            return Awaited("head", self._fields, 0)
+            # Where it is not read on, because others come before it, it can not come.
+            return None if self.flow.read_paused else Awaited("head", self._fields, 0)
         cycle = self._cycle
         if self._is_between:
             # Between two requests the pause for keeping it alive is the bound; a new one waits for the first.
@@ -283,6 +287,8 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One of its fields has come."""
+        if not self._is_in_head:
+            return  # a field after the body: nobody has asked for it, nor looked at it on the way
         name = name.lower()
         noticed = _NOTICED.get(name)
         if noticed is not None:
@@ -305,12 +311,17 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
             self._piece + self._head_bytes > self._most_bytes and self._is_large()
         ):
             raise self._refused(_TOO_LARGE)
-        self._body_bytes = 0
+        self._body_bytes = self._framing_bytes = 0
         doors = self._doors
         if doors is not None and doors.is_used and version == "1.1" and self._answers_early(doors):
             return
-        scope = self._scope(version)
+        try:
+            scope = self._scope(version)
+        except (httptools.HttpParserError, ValueError) as error:  # of a target that is none
+            raise self._refused(_BAD_REQUEST) from error
         if self.parser.should_upgrade() and self._should_upgrade():
+            if self._cycle is not None and not self._cycle.response_complete:
+                raise self._refused(_BAD_REQUEST)  # a response is under way on what would be its connection
             return
         keeps_alive = version != "1.0" and self.parser.should_keep_alive() and not self._is_retired
         cycle = Cycle(self, scope, keep_alive=keeps_alive, expects_continue=self.expect_100_continue)
@@ -324,10 +335,10 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
 
     def on_body(self, body: bytes) -> None:
         """A part of its body is there."""
+        self._body_bytes += len(body)
         cycle = self._cycle
         if cycle is None or cycle.response_complete or self._is_upgrading():
             return
-        self._body_bytes += len(body)
         cycle.received(body)
         if len(cycle.body) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
@@ -336,7 +347,10 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
         """It is there to its end."""
         self._is_between = True
         cycle = self._cycle
-        if cycle is not None and not cycle.response_complete and not self._is_upgrading():
+        if cycle is None or cycle.response_complete:
+            if self.timeout_keep_alive_task is None and not self.transport.is_closing():
+                self._rest()  # its answer was out before its end was here
+        elif not self._is_upgrading():
             cycle.ended()
 
     def on_response_complete(self) -> None:
@@ -399,12 +413,18 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
 
     def _read(self, data: bytes) -> None:
         """Has the parser read a piece of data, and looks at how much of a head has come."""
-        was_in_head = self._is_in_head
+        was_in_head, begun = self._is_in_head, self._begun
         self._piece = len(data)
+        body_bytes = self._body_bytes
         super().data_received(data)
+        if self._begun == begun and not was_in_head and not self._is_between:
+            # Sizes of chunks, and what comes after the last: more than they need is an attack.
+            self._framing_bytes += len(data) - (self._body_bytes - body_bytes)
+            if self._framing_bytes > self._most_bytes + _FRAMING * self._body_bytes:
+                self._refuse(_TOO_LARGE)
         if self._is_in_head:
             self._head_bytes += len(data)
-            if was_in_head:
+            if was_in_head and self._begun == begun:
                 self._whole_pieces += len(data)
                 if self._whole_pieces > self._most_bytes:
                     self._refuse(_TOO_LARGE)
@@ -596,9 +616,11 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
 
     def _on_pause(self) -> None:
         self.timeout_keep_alive_task = None
-        if not self._is_idle:
-            return
+        if not self._is_idle and not (self._is_between and self.is_resting):
+            return  # a request is under way; where nothing but line breaks has come, none is
         left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left <= 0 and unsent_bytes(self.transport):
+            left = self.timeout_keep_alive or 1.0  # its client reads still, or is cut off for not doing so
         if left > 0:
             self._wait(left)
         else:

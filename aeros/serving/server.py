@@ -155,7 +155,10 @@ class Server(uvicorn.Server):
         if deadlines is not None and now >= self._next_look:
             self._next_look = now + deadlines.interval
             deadlines.look(waiting_among(self.server_state.connections), now)
-        return await super().on_tick(counter)
+        is_to_end = await super().on_tick(counter)
+        if is_to_end and not self.should_exit:
+            self.stop()  # it has served as many requests as it was to; that end has its bound, too
+        return is_to_end
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stops accepting, lets what is under way end within its time, and closes the application."""

@@ -85,8 +85,9 @@ class Snapshots:
     def retire(self, process: int) -> None:
         """Adds what a process has counted that has ended to what others have left."""
         file = self._file(process)
-        # Where it can not be done, the file stays, and counts on as that of one that lives.
-        with suppress(OSError):
+        # Where it can not be done, the file stays, and counts on as that of one that lives: because of the
+        # disk, or of a user's collector that gave what is no number.
+        with suppress(OSError, TypeError, ValueError, LookupError):
             left = _families_in(file)
             if left is None:
                 return

@@ -189,9 +189,7 @@ class Supervisor:
             self._newcomer = None
             self._outdated.clear()
         elif self._is_announced and self._serving():
-            delay = min(_FIRST_DELAY_SECONDS * 2**self._failures, _LONGEST_DELAY_SECONDS)
-            self._failures += 1
-            self._not_before = time.monotonic() + delay
+            delay = self._delay()
             logger.error(
                 "Worker %d did not start (%s); another one is started in %.1f seconds",
                 worker.pid,
@@ -240,22 +238,46 @@ class Supervisor:
                     self._logger().info("All workers are replaced")
         while self._outdated and self._outdated[0] not in self._workers:
             self._outdated.popleft()  # it has died meanwhile, and its successor is new anyway
-        if self._newcomer is None and self._outdated and not any(one.is_stopping for one in self._workers):
+        if (
+            self._newcomer is None
+            and self._outdated
+            and time.monotonic() >= self._not_before
+            and not any(one.is_stopping for one in self._workers)
+        ):
             self._newcomer = self._begin()
+        # One that died while its successor was starting was replaced twice.
+        for worker in self._current()[self._count :]:
+            self._retire(worker)
 
     def _fill_up(self) -> None:
         if self._stops or time.monotonic() < self._not_before:
             return
         self._not_before = 0.0
         for _ in range(self._count - len(self._current())):
-            self._begin()
+            if self._begin() is None:
+                return
 
     # What is done with workers
 
-    def _begin(self) -> Worker:
-        worker = self._start()
+    def _begin(self) -> Worker | None:
+        """Starts a worker; returns None where the system lacks what that takes, for now."""
+        try:
+            worker = self._start()
+        except OSError as error:
+            if not self._workers:
+                raise
+            delay = self._delay()
+            self._logger().error("No worker can be started (%s); tried again in %.1f seconds", error, delay)
+            return None
         self._workers.append(worker)
         return worker
+
+    def _delay(self) -> float:
+        """Puts the next start off, longer after each failure; returns for how many seconds."""
+        delay: float = min(_FIRST_DELAY_SECONDS * 2**self._failures, _LONGEST_DELAY_SECONDS)
+        self._failures += 1
+        self._not_before = time.monotonic() + delay
+        return delay
 
     def _retire(self, worker: Worker) -> None:
         worker.tell("stop")

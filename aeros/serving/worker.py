@@ -96,8 +96,13 @@ class Worker:
         self.process: BaseProcess = multiprocessing.get_context("spawn").Process(
             target=serve_worker, args=(order, list(sockets), theirs, _standard_input())
         )
-        with _main_module_hidden(), _terminal_signals_blocked():
-            self.process.start()
+        try:
+            with _main_module_hidden(), _terminal_signals_blocked():
+                self.process.start()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
         # Once the worker has ended, nobody holds it any more, which is how that is seen here.
         theirs.close()
 

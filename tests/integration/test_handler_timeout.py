@@ -129,6 +129,19 @@ async def test_all_who_wait_for_a_view_get_it_and_nothing_is_stored() -> None:
             assert len(notes) == runs + 1
 
 
+async def test_hooks_that_take_too_long_as_well() -> None:
+    """A hook that sees each response may be what hangs."""
+    app = build_app([])
+
+    @app.after_request
+    async def hang(response: Response) -> Response:
+        await asyncio.sleep(10)
+        return response
+
+    response = await asyncio.wait_for(app.test_client().get("/quick"), 5)
+    assert response.status_code == 504
+
+
 async def test_none_is_no_bound() -> None:
     """Which is the default."""
     app = build_app([], None)

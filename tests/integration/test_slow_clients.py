@@ -246,6 +246,47 @@ def test_a_client_that_reads_slowly(server: RunningServer) -> None:
         assert said > LARGE
 
 
+def test_a_client_that_reads_a_little_all_the_time(server: RunningServer) -> None:
+    """Its system's queue moves, though the server's own does not for a while."""
+    with connect(server) as connection:
+        connection.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        end = time.monotonic() + 8 * BOUND
+        while time.monotonic() < end:
+            assert connection.recv(100_000)
+            time.sleep(BOUND / 10)
+
+
+def test_a_head_that_waits_for_those_before_it(server: RunningServer) -> None:
+    """It is not read on while others are answered, and so not late."""
+    slow = b"POST /thinks HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+    with connect(server) as connection:
+        connection.sendall(slow * 2 + b"GET / HTTP/1.1\r\nHo")
+        time.sleep(BOUND / 2)
+        connection.sendall(b"st: a\r\nConnection: close\r\n\r\n")
+        assert statuses(rest_of(connection)) == [200, 200, 200]
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@pytest.mark.parametrize("http", ["auto", "h11"])
+def test_connections_on_which_only_line_breaks_come(notes: Notes, http: str, loop: str) -> None:
+    """They are idle, and end as idle ones do; so do those whose body came after their answer."""
+    app = build_app(notes)
+    with (
+        app.run_in_thread(timeout_keep_alive=1, timeout_request_header=BOUND, http=http, loop=loop) as server,
+        connect(server) as breaks,
+        connect(server) as late,
+    ):
+        breaks.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert breaks.recv(1000).endswith(b"here")
+        breaks.sendall(b"\r\n")
+        late.sendall(b"POST /missing HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nx")
+        assert b" 404 " in late.recv(10_000)
+        time.sleep(1.2)
+        late.sendall(b"y")
+        assert statuses(rest_of(breaks)) in ([], [400])  # which h11 says of such a line
+        assert rest_of(late) == b""
+
+
 def test_what_was_cut_off_is_said_once_for_all(notes: Notes, tmp_path: Path) -> None:
     """One line with the setting, not one for each of many clients; none where there is no bound."""
     app = build_app(notes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import time
 from collections.abc import Iterator
 from typing import Final
 
@@ -81,6 +82,11 @@ def build_app() -> WebServer:
     async def cached() -> str:
         return "cached"
 
+    @app.route("/fields", methods=["POST"])
+    async def fields() -> str:
+        await request.get_data()
+        return str(request.headers)
+
     @app.route("/slow")
     async def slow() -> str:
         await request.get_data()
@@ -97,13 +103,18 @@ def server(request: pytest.FixtureRequest) -> Iterator[RunningServer]:
         yield running
 
 
-def ask(server: RunningServer, *pieces: bytes) -> bytes:
+def ask(server: RunningServer, *pieces: bytes, pause: float = 0.02) -> bytes:
     """Returns all that is said until the server ends the connection."""
     said = b""
     with socket.create_connection((server.host, server.port), 10) as connection:
         connection.settimeout(10)
         for piece in pieces:
-            connection.sendall(piece)
+            try:
+                connection.sendall(piece)
+            except OSError:
+                break  # it was refused before
+            if piece is not pieces[-1]:
+                time.sleep(pause)
         while data := connection.recv(65_536):
             said += data
     return said
@@ -161,6 +172,53 @@ def test_pipelined_requests_are_answered_in_their_order(server: RunningServer) -
     place = 0
     for text in order:
         place = said.index(b"\r\n\r\n" + text if text != b"Not Found" else text, place) + 1
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_target_that_is_none_refuses_no_request_before_it(server: RunningServer, count: int) -> None:
+    """Those are answered; it is refused after them."""
+    good = b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n"
+    said = ask(server, good * count + b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert statuses(said)[:count] == [200] * count
+    assert said.count(b"slow") == count
+
+
+def test_trailers_are_left_out(server: RunningServer) -> None:
+    """What comes after the body is no field of the request, which has been let through as it was."""
+    head = b"POST /fields HTTP/1.1\r\nHost: a\r\nConnection: close\r\n" + CHUNKED + b"\r\n1\r\nx\r\n0\r\n"
+    said = ask(server, head, b"X-Admin: yes\r\n\r\n")
+    assert statuses(said) == [200]
+    assert b"x-admin" not in said.lower()
+
+
+def test_trailers_and_sizes_of_chunks_have_a_limit() -> None:
+    """A body of nothing but framing ends in 431."""
+    head = POST + CHUNKED + b"\r\n1\r\nx\r\n0\r\n"
+    with build_app().run_in_thread(log_level="critical") as server:
+        lines = [b"X-%d: y\r\n" % number for number in range(30_000)]
+        pieces = [b"".join(lines[place : place + 1000]) for place in range(0, len(lines), 1000)]
+        assert statuses(ask(server, head, *pieces)) == [431]
+        extension = b"1;" + b"x" * 10_000 + b"\r\ny\r\n"
+        assert statuses(ask(server, POST + CHUNKED + b"\r\n", *([extension] * 20))) == [431]
+        # A chunk for each byte is what some send.
+        tiny = POST.replace(b"Host: a", b"Host: a\r\nConnection: close") + CHUNKED + b"\r\n"
+        said = ask(server, tiny, b"1\r\nx\r\n" * 20_000, b"0\r\n\r\n")
+        assert said.endswith(b"read 20000")
+
+
+def test_a_head_begun_in_the_piece_that_ends_the_one_before(server: RunningServer) -> None:
+    """What belongs to the one before is not counted as its own."""
+    first = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 120000\r\n"
+    rest = b"\r\n" + b"x" * 120_000 + b"GET / HTTP/1.1\r\n"
+    assert statuses(ask(server, first, rest, b"Host: a\r\nConnection: close\r\n\r\n")) == [200, 200]
+
+
+def test_strictness_after_a_body_that_comes_late() -> None:
+    """On h11 the next request begins in the middle of what is taken apart."""
+    with build_app().run_in_thread(http="h11", log_level="critical") as server:
+        early = b"POST /missing HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n"
+        said = ask(server, early, b"x" + b"GET / HTTP/1.1\nHost: a\n\n", pause=0.2)
+        assert statuses(said) == [404, 400]
 
 
 def test_limits_of_a_head_are_settings() -> None:
