@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from aeros.caching.server import Cache
 from aeros.caching.stores.guarded import GuardedStore
+from aeros.per_loop import PerLoop
 from aeros.serving.shutdown import Event
 
 DEADLINE_SECONDS: Final = 0.8
@@ -53,6 +54,7 @@ class Health:
     def __init__(self, app: Checked) -> None:
         self._app = app
         self._was_ready = True
+        self._checking: PerLoop[_Checking] = PerLoop(_Checking)
 
     def alive(self) -> tuple[int, bytes]:
         """Returns the status and the body, which is JSON: 200 for whoever gets an answer at all."""
@@ -61,9 +63,16 @@ class Health:
     async def ready(self) -> tuple[int, bytes]:
         """Returns the status and the body, which is JSON with each check: 200 if none has failed, else 503.
 
-        What is wrong with a resource is told to the log only, once for each outage: it may name hosts
-        and users.
+        All who ask at the same time are answered by the same checks: nobody can wear out a pool of
+        connections by asking. What is wrong with a resource is told to the log only, once for each outage:
+        it may name hosts and users.
         """
+        checking = self._checking.get()
+        if checking.task is None or checking.task.done():
+            checking.task = asyncio.ensure_future(self._check())
+        return await asyncio.shield(checking.task)
+
+    async def _check(self) -> tuple[int, bytes]:
         app = self._app
         checks = {"server": "stopping" if app.shutdown_event.is_set() else _OK}
         resources, store = await asyncio.gather(self._resources(), self._store())
@@ -96,6 +105,12 @@ class Health:
                 return await store.answers()
         except Exception:  # noqa: BLE001 - as above, and no answer in time
             return False
+
+
+class _Checking:
+    """The checks that go on."""
+
+    task: asyncio.Task[tuple[int, bytes]] | None = None
 
 
 def _rendered(checks: dict[str, str]) -> bytes:

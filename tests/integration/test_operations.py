@@ -431,6 +431,32 @@ def test_it_is_ready_while_its_resources_answer(caplog: pytest.LogCaptureFixture
     assert said[1] == "Ready to serve again"
 
 
+async def test_many_who_ask_at_once_are_answered_by_the_same_checks() -> None:
+    """Whoever reaches the path must not be able to wear out a pool of connections."""
+    database, asked = Database(), 0
+
+    async def answer_slowly() -> None:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0.1)
+
+    async def opened() -> AsyncGenerator[Database]:
+        yield database
+
+    class AppContainer(Container):
+        database = providers.Resource(opened)
+
+    app = WebServer("shop", readyz="/readyz", container=AppContainer())
+    database.answer = answer_slowly
+    async with app.test_app() as running:
+        client = running.test_client()
+        answers = await asyncio.gather(*(client.get("/readyz") for _ in range(20)))
+        assert {answer.status_code for answer in answers} == {200}
+        assert asked == 1
+        await client.get("/readyz")
+        assert asked == 2
+
+
 async def test_it_is_not_ready_before_its_resources_are_open() -> None:
     """Where nobody has begun to serve."""
 

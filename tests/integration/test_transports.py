@@ -98,6 +98,23 @@ def test_tls(start: Start, tmp_path: Path, certificates: Certificates, workers: 
         assert_ends_whole(client, child)
 
 
+def test_tls_on_asyncios_loop_ends_whole(start: Start, tmp_path: Path, certificates: Certificates) -> None:
+    """Its transports can be asked nothing once they were closed twice: nobody must ask then."""
+    folder = certificates.folder
+    files = f"ssl_certfile='{folder}/server.pem', ssl_keyfile='{folder}/server.key'"
+    write(tmp_path, f"loop='asyncio', {files}")
+    child = start("shop.py")
+    address = ("127.0.0.1", child.port)
+    with certificates.context().wrap_socket(
+        socket.create_connection(address), server_hostname="127.0.0.1"
+    ) as idle:
+        idle.sendall(b"GET /client HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert idle.recv(1000).startswith(b"HTTP/1.1 200 ")
+        # It does not answer the end of TLS: the server goes on to ask it for its connection's end.
+        assert child.stop() == 0
+    assert "Traceback" not in child.stderr
+
+
 def test_http2(start: Start, tmp_path: Path, certificates: Certificates) -> None:
     """Uvicorn's HTTP/2 passes through; TLS negotiates it, and a client without it gets HTTP/1.1."""
     folder = certificates.folder
