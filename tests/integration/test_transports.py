@@ -102,7 +102,7 @@ def test_tls_on_asyncios_loop_ends_whole(start: Start, tmp_path: Path, certifica
     """Its transports can be asked nothing once they were closed twice: nobody must ask then."""
     folder = certificates.folder
     files = f"ssl_certfile='{folder}/server.pem', ssl_keyfile='{folder}/server.key'"
-    write(tmp_path, f"loop='asyncio', {files}")
+    write(tmp_path, f"loop='asyncio', timeout_graceful_shutdown=2, {files}")
     child = start("shop.py")
     address = ("127.0.0.1", child.port)
     with certificates.context().wrap_socket(
