@@ -91,7 +91,9 @@ class H11Protocol(UvicornProtocol, Waiting):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         settings = cast(ServedApplication, cast(Any, config).app).settings
-        self.conn = _Requests(settings, config.h11_max_incomplete_event_size or settings.max_header_bytes)
+        self.conn: h11.Connection = _Requests(
+            settings, config.h11_max_incomplete_event_size or settings.max_header_bytes
+        )
         self._received = 0
         self._counted: RequestResponseCycle | None = None
         self._is_refused = False
