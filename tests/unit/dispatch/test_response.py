@@ -89,7 +89,10 @@ def providers() -> tuple[JSONProvider, DefaultJSONProvider]:
     app = WebServer("made")
     own = app.json
     assert isinstance(own, JSONProvider)
-    return own, DefaultJSONProvider(app)
+    quarts = DefaultJSONProvider(app)
+    # They refer to it weakly.
+    vars(own)["keeps"] = vars(quarts)["keeps"] = app
+    return own, quarts
 
 
 def change(provider: DefaultJSONProvider, **settings: Any) -> None:
