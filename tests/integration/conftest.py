@@ -41,6 +41,23 @@ def eventually(ask: Callable[[], T | None], seconds: float = PATIENCE) -> T:
         time.sleep(0.02)
 
 
+def check_strictly(folder: Path, sources: Sequence[str]) -> None:
+    """Holds complete programs against mypy's strict mode, each in a file of its own in the folder."""
+    files = [folder / f"program_{number}.py" for number in range(len(sources))]
+    for file, source in zip(files, sources, strict=True):
+        file.write_text(source)
+    run = subprocess.run(
+        [sys.executable, "-m", "mypy", "--config-file=", "--strict", *map(str, files)],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
 class Child:
     """A Python process in a session of its own, with what it printed.
 

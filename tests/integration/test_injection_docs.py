@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sqlite3
-import subprocess
-import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
@@ -27,7 +24,7 @@ from aeros.errors import (
 )
 from aeros.testing import override
 from tests.conftest import ROOT, RedisProcess
-from tests.integration.conftest import eventually
+from tests.integration.conftest import check_strictly, eventually
 
 PAGE = ROOT / "docs" / "injection.md"
 PROGRAMS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
@@ -45,19 +42,7 @@ def program(text: str) -> tuple[WebServer[Any], dict[str, Any]]:
 def test_the_programs_are_strictly_typed(tmp_path: Path) -> None:
     """Each is complete, and mypy finds nothing in it."""
     assert len(PROGRAMS) == 5
-    files = [tmp_path / f"program_{number}.py" for number in range(len(PROGRAMS))]
-    for file, source in zip(files, PROGRAMS, strict=True):
-        file.write_text(source)
-    run = subprocess.run(
-        [sys.executable, "-m", "mypy", "--config-file=", "--strict", *map(str, files)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
-        timeout=300,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
+    check_strictly(tmp_path, PROGRAMS)
 
 
 async def test_a_view_gets_what_it_names(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -260,6 +261,35 @@ def test_prometheus_is_answered_in_the_form_that_it_asks_for() -> None:
         assert any(family.name == "aeros_http_requests" for family in parse(answer.text))
         assert client.head("/metrics").content == b""
         assert client.post("/metrics").status_code == 405
+
+
+async def test_the_page_of_workers_does_not_wait_for_synchronous_views(tmp_path: Path) -> None:
+    """They may have all threads of the loop, and take longer than Prometheus waits."""
+    app, goes_on, began = build_shop(), threading.Event(), threading.Semaphore(0)
+
+    @app.route("/sync")
+    def sync() -> str:
+        began.release()
+        goes_on.wait(PATIENCE)
+        return "done"
+
+    threads = min(32, (os.cpu_count() or 1) + 4)  # of the loop's own pool
+    with (
+        cast(Any, app)._observer.sharing(str(tmp_path)),  # as in a worker
+        app.run_in_thread(soft_limit=None, hard_limit=None) as server,
+    ):
+        async with httpx.AsyncClient(base_url=server.url, timeout=2 * PATIENCE) as client:
+            asking = [asyncio.create_task(client.get("/sync")) for _ in range(threads + 5)]
+            try:
+                for _ in range(threads):
+                    assert await asyncio.to_thread(began.acquire, timeout=PATIENCE)
+                page = await client.get("/metrics")
+                assert not goes_on.is_set()
+                assert not any(task.done() for task in asking)
+            finally:
+                goes_on.set()
+            assert page.status_code == 200
+            assert {answer.status_code for answer in await asyncio.gather(*asking)} == {200}
 
 
 def test_your_own_metrics_are_on_the_page_and_nobody_elses() -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from opentelemetry.trace import SpanKind
 from aeros import WebServer
 from aeros.settings import ServerSettings
 from tests.conftest import ROOT
+from tests.integration.conftest import check_strictly
 
 PAGE = ROOT / "docs" / "operations.md"
 PROGRAMS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
@@ -37,19 +35,7 @@ def program(text: str) -> WebServer[Any]:
 def test_the_programs_are_strictly_typed(tmp_path: Path) -> None:
     """Each is complete, and mypy finds nothing in it."""
     assert len(PROGRAMS) == 3
-    files = [tmp_path / f"program_{number}.py" for number in range(len(PROGRAMS))]
-    for file, source in zip(files, PROGRAMS, strict=True):
-        file.write_text(source)
-    run = subprocess.run(
-        [sys.executable, "-m", "mypy", "--config-file=", "--strict", *map(str, files)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
-        timeout=300,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
+    check_strictly(tmp_path, PROGRAMS)
 
 
 def test_the_first_program_has_it_all() -> None:

@@ -278,6 +278,13 @@ IN_THE_WAY: Final = {
     "the loop": ("/blocking", 1, 1, "The process has not ended 11 seconds"),
     "the loop of a worker": ("/blocking", 2, 1, "The process has not ended 11 seconds"),
     "a resource": ("/", 1, 1, "The process has not ended 11 seconds"),
+    # This one is not told to end by a signal: it has served its number.
+    "a thread, and no signal": (
+        "/thread",
+        1,
+        1,
+        r"The process has not ended 11 seconds .*(uvloop|asyncio)_0",
+    ),
 }
 
 
@@ -295,6 +302,8 @@ def test_whatever_is_in_the_way_the_process_ends(start: Start, tmp_path: Path) -
             folder.mkdir()
             more = STUBBORN + (UNCLOSED if case == "a resource" else "")
             arguments = f"workers={workers}, timeout_graceful_shutdown=1"
+            if case.endswith("no signal"):
+                arguments += ", limit_max_requests=1"
             (folder / "shop.py").write_text(serve(arguments, more))
             children[case] = start("shop.py", folder=str(number))
         for case, (path, _, _, _) in IN_THE_WAY.items():
@@ -304,8 +313,12 @@ def test_whatever_is_in_the_way_the_process_ends(start: Start, tmp_path: Path) -
             else:
                 eventually(partial(has_begun, children[case]))
         began = time.monotonic()
-        for child in children.values():
-            child.send(signal.SIGTERM)
+        for case, child in children.items():
+            if case.endswith("no signal"):
+                (client,) = stack.enter_context(clients(child.port, "/"))
+                client.read_until(b"open")
+            else:
+                child.send(signal.SIGTERM)
         for case, (_, _, status, line) in IN_THE_WAY.items():
             child = children[case]
             assert child.wait() == status, f"{case}: {child.stderr}"

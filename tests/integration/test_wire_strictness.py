@@ -183,6 +183,18 @@ def test_a_target_that_is_none_refuses_no_request_before_it(server: RunningServe
     assert said.count(b"slow") == count
 
 
+def test_an_upgrade_while_a_response_is_under_way_is_refused() -> None:
+    """The connection is that response's still."""
+    with build_app().run_in_thread(log_level="critical") as server:
+        upgrade = (
+            b"GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        said = ask(server, b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n" + upgrade)
+    assert statuses(said) == [200, 400]
+    assert b"\r\n\r\nslow" in said
+
+
 def test_trailers_are_left_out(server: RunningServer) -> None:
     """What comes after the body is no field of the request, which has been let through as it was."""
     head = b"POST /fields HTTP/1.1\r\nHost: a\r\nConnection: close\r\n" + CHUNKED + b"\r\n1\r\nx\r\n0\r\n"
