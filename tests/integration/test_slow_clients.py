@@ -124,6 +124,16 @@ def connect(server: RunningServer) -> socket.socket:
     return connection
 
 
+def said_until(connection: socket.socket, end: bytes) -> bytes:
+    """Returns what comes, up to its end, which may come in pieces."""
+    said = b""
+    while not said.endswith(end):
+        data = connection.recv(65_536)
+        assert data, said
+        said += data
+    return said
+
+
 def rest_of(connection: socket.socket) -> bytes:
     """Returns what comes until the server ends the connection."""
     said = b""
@@ -172,7 +182,7 @@ def test_a_connection_between_two_requests_is_kept(server: RunningServer) -> Non
     with connect(server) as connection:
         for _ in range(3):
             connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-            assert connection.recv(1000).endswith(b"here")
+            assert said_until(connection, b"\r\n\r\nhere")
             time.sleep(2 * BOUND)
 
 
@@ -180,7 +190,7 @@ def test_the_head_of_a_second_request_that_does_not_end(server: RunningServer) -
     """It is as late as a first one would be."""
     with connect(server) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert connection.recv(1000).endswith(b"here")
+        assert said_until(connection, b"\r\n\r\nhere")
         connection.sendall(b"GET / HTTP/1.1\r\nHost")
         assert statuses(rest_of(connection)) == [408]
 
@@ -203,21 +213,21 @@ def test_a_body_that_comes_in_good_time(server: RunningServer) -> None:
         for _ in range(10):
             connection.sendall(b"x" * 100_000)
             time.sleep(BOUND / 4)
-        assert connection.recv(1000).endswith(b"1000000")
+        assert said_until(connection, b"\r\n\r\n1000000")
 
 
 def test_a_view_that_thinks_before_it_reads(server: RunningServer) -> None:
     """Its time is not the client's: neither where the body waits, nor where the client does."""
     with connect(server) as connection:
         connection.sendall(HEAD.replace(b"/upload", b"/thinks") + b"x" * 1_000_000)
-        assert connection.recv(1000).endswith(b"1000000")
+        assert said_until(connection, b"\r\n\r\n1000000")
     with connect(server) as connection:
         connection.sendall(
             b"POST /thinks HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n"
         )
-        assert connection.recv(1000).startswith(b"HTTP/1.1 100 Continue\r\n")
+        assert said_until(connection, b"\r\n\r\n").startswith(b"HTTP/1.1 100 Continue\r\n")
         connection.sendall(b"abc")
-        assert connection.recv(1000).endswith(b"3")
+        assert said_until(connection, b"\r\n\r\n3")
 
 
 @pytest.mark.parametrize("target", [b"/large", b"/endless"])
@@ -277,13 +287,10 @@ def test_connections_on_which_only_line_breaks_come(notes: Notes, http: str, loo
         connect(server) as late,
     ):
         breaks.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert breaks.recv(1000).endswith(b"here")
+        assert said_until(breaks, b"\r\n\r\nhere")
         breaks.sendall(b"\r\n")
         late.sendall(b"POST /missing HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nx")
-        said = b""
-        while not said.endswith(b"</p>\n"):
-            said += late.recv(10_000)
-        assert statuses(said) == [404]
+        assert statuses(said_until(late, b"</p>\n")) == [404]
         time.sleep(1.2)
         late.sendall(b"y")
         assert statuses(rest_of(breaks)) in ([], [400])  # which h11 says of such a line
