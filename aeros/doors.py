@@ -1,8 +1,10 @@
 """Doors 1 and 2: a hit that is answered before the application is called, or before a view is looked for.
 
-Door 3, in the decorated view, is always right. What it has answered to a hit is recorded, where nothing
-stood on the way to the view; the doors before it say the same again, while the entry stands in memory,
-is fresh, and the way is clear. Where anything is in doubt they are closed, and door 3 answers.
+Door 3, in the decorated view, is always right. Where nothing stood on the way to it when it stored a
+response, or answered with one, the doors before it know that response by the request's URL. They take
+the same steps from what is stored to what is sent; for those that are often asked for, what was sent is
+recorded, and said again. This stands while the entry stands in memory, is fresh, and the way is clear.
+Where anything is in doubt they are closed, and door 3 answers.
 """
 
 from __future__ import annotations
@@ -12,23 +14,28 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 from urllib.parse import unquote
 
+from aeros.caching.response import fields_of_hit
 from aeros.caching.shortcut import Recording, RecordingKey, Shortcut
 from aeros.exchange import Exchange, attach_exchange, exchange_of, note_rule, owns_date
 from aeros.http.asked import asked_of
 from aeros.http.cache_status import CacheStatus
 from aeros.http.conditional import is_content_field, is_match, without_content
 from aeros.http.fields import first_value, steers_connection
+from aeros.outgoing import Outgoing
 from aeros.request_id import FIELD_NAME
-from aeros.types import RawHeaders, Scope
+from aeros.types import Message, RawHeaders, Scope
 
 if TYPE_CHECKING:
     from aeros.caching.entry import StoredResponse
     from aeros.caching.server import Cache
     from aeros.caching.transaction import Transaction
     from aeros.compression import Base
+    from aeros.compression.response import ResponseCoder
+    from aeros.dispatch.way import Way
     from aeros.settings import ServerSettings
 
 _INNER: Final = "inner"
+_ANSWERED: Final = ("GET", "HEAD")
 
 
 class Question(NamedTuple):
@@ -66,12 +73,14 @@ class Answer(NamedTuple):
         headers: Its fields, complete.
         content: Its body.
         recording: What it was made of, for whoever remembers more of it; None: of nothing that stays.
+        is_lasting: Whether it is worth remembering what was asked.
     """
 
     status: int
     headers: RawHeaders
     content: bytes
     recording: Recording | None
+    is_lasting: bool = True
 
 
 class Entrance(Protocol):
@@ -101,17 +110,21 @@ class Doors:
 
     Args:
         app: The application.
+        coder: Applies content codings, for the application.
 
     Attributes:
-        is_used: Whether anything was recorded: without it nobody need ask.
-        has_inner: Whether anything was recorded that is to be answered behind a middleware.
+        is_used: Whether any response is known: without it nobody need ask.
+        has_inner: Whether any is that is to be answered behind a middleware.
         tally: How many requests door 1 has answered, by method, rule and status; None: nobody counts.
     """
 
-    __slots__ = ("_answered", "_app", "has_inner", "is_used", "tally")
+    __slots__ = ("_answered", "_app", "_coder", "_mark", "has_inner", "is_used", "tally")
 
-    def __init__(self, app: Entrance) -> None:
+    def __init__(self, app: Entrance, coder: ResponseCoder) -> None:
         self._app = app
+        self._coder = coder
+        # Names these doors where several have one cache; unlike them nothing that a garbage collector visits.
+        self._mark = object()
         self._answered = Exchange()
         self._answered.transaction = cast("Any", _Answered())
         self._answered.is_answered = True
@@ -119,78 +132,95 @@ class Doors:
         self.has_inner: bool = False
         self.tally: Counter[tuple[str, str, int]] | None = None
 
-    # Recording what door 3 answers
+    # Learning what door 3 answers
 
-    def listen(self, scope: Scope, exchange: Exchange, way: Any, inner: Callable[[], RawHeaders]) -> None:
-        """Has the answer of door 3 to a hit recorded, if one like it may be given without a view.
+    def listen(
+        self,
+        scope: Scope,
+        exchange: Exchange,
+        entry: StoredResponse,
+        way: Any,
+        inner: Callable[[], RawHeaders],
+    ) -> None:
+        """Takes note of a response that door 3 gives, if the next one like it may be given without a view.
 
         Args:
             scope: The request's ASGI scope.
-            exchange: Its exchange, with a transaction that is a hit.
+            exchange: Its exchange, with its transaction.
+            entry: What is stored of the response.
             way: The clear way to the view.
             inner: Gives the fields of the response as the application sends it.
         """
         transaction = cast("Transaction", exchange.transaction)
-        entry = transaction.hit
-        if entry is None:
-            return
-        if not entry.is_in_demand:
-            return
         asked = asked_of(scope["headers"])
-        compressor, settings = self._app.current_compressor(), self._app.current_settings()
+        settings = self._app.current_settings()
         if (
             asked is None
-            or asked.condition is not None
             or not isinstance(scope.get("raw_path"), bytes)
-            or scope["method"] not in ("GET", "HEAD")
+            or scope["method"] not in _ANSWERED
             or entry.vary
-            or transaction.refresh is not None
-            or transaction.age is None
-            or transaction.status.ttl is None
-            or transaction.status.detail is not None
             or exchange.personal is not None
             or exchange.opted_out
-            or (compressor is not None and compressor.hot_after is not None)
-            or any(is_content_field(name) for name, _ in settings.raw_global_headers)
             or exchange.settings is not settings
         ):
             return
-        if settings.metrics is not None and self.tally is None:
-            self.tally = Counter()
-        status = transaction.status if transaction.shows_status else None
         kept = _Kept(scope, asked.host, entry, way)
+        self._know(kept)
+        if not entry.is_in_demand or transaction.hit is not entry or asked.condition is not None:
+            return
+        compressor = self._app.current_compressor()
+        if (
+            transaction.refresh is not None
+            or transaction.age is None
+            or transaction.status.ttl is None
+            or transaction.status.detail is not None
+            or not _may_repeat(compressor, settings)
+        ):
+            return
+        status = transaction.status if transaction.shows_status else None
         if not way.is_bare:
             self.has_inner = True
             inner_key = _INNER, scope["method"], owns_date(scope)
-            self._keep(kept, inner_key, Recording(inner(), entry.body, ()), None)
+            self._keep(kept, inner_key, Recording(inner(), entry.body, ()), status=None)
             return
         key = scope["method"], asked.accept, owns_date(scope)
 
         def record(answered: int, headers: RawHeaders, content: bytes) -> None:
-            # The one that the view has given is not the one that the next request has.
-            has_id = settings.request_ids and first_value(headers, FIELD_NAME) is not None
-            if answered == entry.status and entry.has(content) and not has_id:
-                recording = Recording(list(headers), content, (compressor, settings))
-                self._keep(kept, key, recording, status)
+            if answered == entry.status and _may_record(entry, headers, content, settings):
+                self._keep(kept, key, Recording(list(headers), content, (compressor, settings)), status)
 
         exchange.recorder = record
 
-    def _keep(self, kept: _Kept, key: RecordingKey, recording: Recording, status: CacheStatus | None) -> None:
-        cache, entry, scope = self._app.current_cache(), kept.entry, kept.scope
-        if steers_connection(recording.headers) or not recording.begins_at(entry, cache.now(), status):
-            return
-        path, root_path, raw_path = scope["path"], scope.get("root_path", ""), scope["raw_path"]
+    def _know(self, kept: _Kept) -> Shortcut:
+        """Has an entry found by the URL of its request."""
+        entry, scope = kept.entry, kept.scope
+        path, root_path, method = scope["path"], scope.get("root_path", ""), scope["method"]
         shortcut = entry.shortcut
         if shortcut is None or (shortcut.way, shortcut.path, shortcut.root_path) != (
             kept.way,
             path,
             root_path,
         ):
-            is_direct = _is_direct(path, root_path, raw_path)
-            shortcut = entry.shortcut = Shortcut(kept.way, path, root_path, is_direct)
-        shortcut.add(key, recording)
-        cache.name(entry, (self, scope["scheme"], kept.host, raw_path, scope["query_string"]))
-        self.is_used = True
+            is_direct = _is_direct(path, root_path, scope["raw_path"])
+            shortcut = entry.shortcut = Shortcut(kept.way, path, root_path, is_direct, (method,))
+            self._name(kept)
+            settings = self._app.current_settings()
+            if settings.metrics is not None and self.tally is None:
+                self.tally = Counter()
+            self.is_used = True
+        elif method not in shortcut.methods:
+            shortcut.methods += (method,)
+        return shortcut
+
+    def _name(self, kept: _Kept) -> None:
+        scope = kept.scope
+        name = self._mark, scope["scheme"], kept.host, scope["raw_path"], scope["query_string"]
+        self._app.current_cache().name(kept.entry, name)
+
+    def _keep(self, kept: _Kept, key: RecordingKey, recording: Recording, status: CacheStatus | None) -> None:
+        if recording.begins_at(kept.entry, self._app.current_cache().now(), status):
+            self._know(kept).add(key, recording)
+            self._name(kept)
 
     # Answering
 
@@ -211,7 +241,7 @@ class Doors:
         if asked is None:
             return None
         return Question(
-            name=(self, scheme, asked.host, raw_path, query),
+            name=(self._mark, scheme, asked.host, raw_path, query),
             key=(method, asked.accept, is_dated),
             method=method,
             has_cookie=asked.has_cookie,
@@ -239,23 +269,26 @@ class Doors:
             return None
         if not (shortcut.is_direct if scope is None else self._leads_to(shortcut, scope)):
             return None
+        compressor, settings = app.current_compressor(), app.current_settings()
+        if not is_observed and settings.is_observed:
+            return None
         recording = shortcut.recordings.get(question.key)
         if recording is None:
-            return None
-        compressor, settings = recording.terms
-        in_force = app.current_settings()
-        if compressor is not app.current_compressor() or settings is not in_force:
-            return None
-        if not is_observed and in_force.is_observed:
-            return None
-        if not recording.is_current(entry, now):
-            return None
-        cache.note_hit(1 if scope is None else 2)
-        headers = question.headers
-        if headers is not None and is_match(question.method, headers, entry.status, recording.headers):
-            answer = Answer(304, without_content(recording.headers), b"", None)
+            made = self._made(entry, shortcut, question, compressor, settings)
+            if made is None:
+                return None
+            answer = made
         else:
-            answer = Answer(entry.status, recording.headers, recording.content, recording)
+            if recording.terms[0] is not compressor or recording.terms[1] is not settings:
+                return None
+            if not recording.is_current(entry, now):
+                return None
+            headers = question.headers
+            if headers is not None and is_match(question.method, headers, entry.status, recording.headers):
+                answer = Answer(304, without_content(recording.headers), b"", None)
+            else:
+                answer = Answer(entry.status, recording.headers, recording.content, recording)
+        cache.note_hit(1 if scope is None else 2)
         if self.tally is not None:
             rule: str = cast(Any, shortcut.way).rule
             if scope is None:
@@ -296,7 +329,9 @@ class Doors:
             return None
         cache = self._app.current_cache()
         now = cache.now()
-        entry = cache.find_named((self, scope["scheme"], asked.host, raw_path, scope["query_string"]), now)
+        entry = cache.find_named(
+            (self._mark, scope["scheme"], asked.host, raw_path, scope["query_string"]), now
+        )
         if entry is None:
             return None
         shortcut = entry.shortcut
@@ -317,6 +352,55 @@ class Doors:
         exchange.end()
         return Answer(entry.status, recording.headers, entry.body, None)
 
+    def _made(
+        self,
+        entry: StoredResponse,
+        shortcut: Shortcut,
+        question: Question,
+        compressor: Base | None,
+        settings: ServerSettings,
+    ) -> Answer | None:
+        """Returns an answer of which nothing is recorded, by the steps that door 3 takes after the view's."""
+        method, accept, is_dated = question.key
+        cache = self._app.current_cache()
+        now = cache.now()
+        if (
+            question.headers is not None
+            or method not in shortcut.methods
+            or not cast("Way", shortcut.way).is_bare
+            or now < entry.stored_at  # the clock was set back
+            or entry.ttl(now) <= 0
+            or not _may_repeat(compressor, settings)
+        ):
+            return None
+        headers: RawHeaders = [] if accept is None else [(b"accept-encoding", cast(bytes, accept))]
+        exchange = Exchange(settings=settings)
+        transaction = exchange.transaction = cache.replay(entry, now)
+        exchange.representation = entry
+        outgoing = Outgoing(
+            _to_nobody,
+            {"method": method, "headers": headers},
+            exchange,
+            self._coder,
+            compressor,
+            settings.raw_global_headers,
+            settings.etag,
+        )
+        fields = fields_of_hit(entry, age=int(entry.age(now)), is_dated=bool(is_dated))
+        made = outgoing.made_at_once(entry.status, fields, entry.body)
+        if made is None or made[0] != entry.status or not _may_record(entry, made[1], made[2], settings):
+            return None
+        entry.replays += 1
+        if not entry.is_in_demand:
+            return Answer(*made, None, is_lasting=False)
+        recording = Recording(made[1], made[2], (compressor, settings))
+        status = transaction.status if transaction.shows_status else None
+        if not recording.begins_at(entry, now, status):
+            return Answer(*made, None, is_lasting=False)
+        shortcut.add(question.key, recording)
+        cache.name(entry, question.name)
+        return Answer(*made, recording)
+
     def _is_open(self, shortcut: Shortcut, has_cookie: bool) -> bool:
         # With a key there may be a session in the cookie, which Quart renews at each response.
         return self._app.is_clear(shortcut.way) and not (has_cookie and self._app.secret_key)
@@ -331,6 +415,24 @@ class _Answered:
 
     __slots__ = ()
     status = CacheStatus(hit=True)
+
+
+def _may_repeat(compressor: Base | None, settings: ServerSettings) -> bool:
+    """Tells whether what a hit is sent as depends on nothing that changes from one to the next."""
+    is_counted = compressor is not None and compressor.hot_after is not None
+    return not is_counted and not any(is_content_field(name) for name, _ in settings.raw_global_headers)
+
+
+def _may_record(entry: StoredResponse, headers: RawHeaders, content: bytes, settings: ServerSettings) -> bool:
+    """Tells whether an answer to a hit may be given to others."""
+    if not entry.has(content) or steers_connection(headers):
+        return False
+    # The id that the view has given is not the one that the next request has.
+    return not settings.request_ids or first_value(headers, FIELD_NAME) is None
+
+
+async def _to_nobody(_message: Message) -> None:
+    """Takes what is not to be sent from here."""
 
 
 def _is_direct(path: str, root_path: str, raw_path: bytes) -> bool:

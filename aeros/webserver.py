@@ -37,9 +37,9 @@ from quart.utils import MustReloadError, observe_changes, restart
 from quart.wrappers import Request, Response
 
 from aeros.caching.application import CachingApplication
+from aeros.caching.entry import StoredResponse
 from aeros.caching.server import Cache, as_cache
 from aeros.caching.stores import CachelibCache, SharedStore, Store
-from aeros.caching.transaction import Transaction
 from aeros.caching.view import (
     AnyResponse,
     cached_route,
@@ -62,8 +62,8 @@ from aeros.containers import (
 from aeros.dispatch.application import DispatchingApplication
 from aeros.dispatch.connection import HTTPConnection
 from aeros.dispatch.context import RequestContext, notice_cookies, template_context
-from aeros.doors import Doors
-from aeros.exchange import Exchange, HeadMemory, WholeSend, attach_exchange, exchange_of
+from aeros.doors import Answer, Doors
+from aeros.exchange import Exchange, WholeSend, attach_exchange, exchange_of
 from aeros.injection.application import InjectingApplication
 from aeros.injection.request_scope import RequestScope, leave, set_current
 from aeros.operations.observer import Observer
@@ -88,7 +88,6 @@ from aeros.serving.runner import (
 )
 from aeros.serving.shutdown import Event, ShutdownEvents, until
 from aeros.settings import UNSET, ServerSettings, Unset, given, given_or_none
-from aeros.types import RawHeaders
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -224,7 +223,7 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
         self._static = StaticFiles(self._coder)
         self._noticing: dict[type[Request], type[Request]] = {}
         self._admission = Admission()
-        self._doors = Doors(self)
+        self._doors = Doors(self, self._coder)
         self._shutdown_events = ShutdownEvents()
         self._observer = Observer(self)
         super().__init__(
@@ -507,7 +506,7 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
         if doors.is_used:
             answer = doors.answer(cast(Any, scope), is_observed=is_observed)
             if answer is not None:
-                await _send_whole(send, *answer)
+                await _send_whole(send, answer)
                 return
         settings = self.current_settings()
         if settings.is_observed and not is_observed:
@@ -564,7 +563,7 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
         if self._doors.has_inner and scope["type"] == "http":
             answer = self._doors.inner_answer(scope)
             if answer is not None:
-                await _send_whole(send, *answer)
+                await _send_whole(send, answer)
                 return
         if scope["type"] == "http":
             await self.asgi_http_class(self, scope)(receive, send)
@@ -703,18 +702,21 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
         exchange = exchange_of(context.request.scope)
         transaction = None if exchange is None else exchange.transaction
         if exchange is not None and transaction is not None:
-            if isinstance(transaction, Transaction) and transaction.hit is not None:
-                self._listen(context, exchange, response)
             transaction.commit(
                 status=response.status_code,
                 headers=raw_headers(response),
                 # A context of somebody else's does not tell.
                 personal=exchange.personal if isinstance(context, RequestContext) else "session",
             )
+            kept = exchange.representation
+            if isinstance(kept, StoredResponse):
+                self._listen(context, exchange, kept, response)
         await self.evict_written(context, response)
 
-    def _listen(self, context: QuartRequestContext, exchange: Exchange, response: AnyResponse) -> None:
-        """Has a hit recorded, if the next one may be answered by a door before this one."""
+    def _listen(
+        self, context: QuartRequestContext, exchange: Exchange, kept: StoredResponse, response: AnyResponse
+    ) -> None:
+        """Lets the doors before this one know of what is stored, if they may answer with it."""
         rule = context.request.url_rule
         view = None if rule is None else self.view_functions.get(rule.endpoint)
         route = cached_route(view)
@@ -723,7 +725,7 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
         way = self.clear_way(context)
         if way is not None and way.view is view:
             scope: Any = context.request.scope
-            self._doors.listen(scope, exchange, way, lambda: raw_headers(response))
+            self._doors.listen(scope, exchange, kept, way, lambda: raw_headers(response))
 
     async def admit(self, exchange: Exchange) -> AnyResponse | None:
         """Gets an admission slot for a request; returns the 503 where there is none."""
@@ -785,9 +787,8 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
         return unstated | given(host=host, port=port)
 
 
-async def _send_whole(
-    send: Any, status: int, headers: RawHeaders, content: bytes, memory: HeadMemory | None
-) -> None:
+async def _send_whole(send: Any, answer: Answer) -> None:
+    status, headers, content, memory, _ = answer
     if isinstance(send, WholeSend):
         if not send.at_once(status, headers, content, memory):
             await send.whole(status, headers, content)

@@ -108,7 +108,9 @@ class StoredResponse:
     def add_variant(self, coding: str, content: bytes, *, instead_of: str | None = None) -> None:
         """Keeps the body in ``coding``; whoever counts this entry's bytes is told."""
         self.variants[coding] = content
-        self.shortcut = self.renditions = None  # what they say of a variant may be true no more
+        self.renditions = None  # what it says of a variant may be true no more
+        if self.shortcut is not None:
+            self.shortcut.recordings.clear()
         if instead_of is not None:
             self.variants.pop(instead_of, None)
         if self.on_growth is not None:

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from aeros.caching.entry import StoredResponse
 from aeros.exchange import Exchange
 from aeros.http.conditional import entity_tag_in, text_of, without_content
 from aeros.http.digest import with_digests
 from aeros.http.fields import combined_value, first_value, replaced, with_list_member
 from aeros.http.ranges import if_range_holds, parse_range
 from aeros.types import RawHeaders, Scope
+
+
+def fields_of_hit(stored: StoredResponse, *, age: int, is_dated: bool) -> RawHeaders:
+    """Returns the fields with which a view's decorator answers to a hit.
+
+    Args:
+        stored: What it answers with.
+        age: Its age in whole seconds.
+        is_dated: Whether aeros writes ``Date``: a server of another kind would write a second one.
+    """
+    fields = [field for field in stored.headers if is_dated or field[0] != b"date"]
+    if stored.status != 204:
+        fields.append((b"content-length", b"%d" % len(stored.body)))
+    fields.append((b"age", b"%d" % age))
+    return fields
 
 
 def labelled(headers: RawHeaders, exchange: Exchange, body: bytes | None) -> RawHeaders:

@@ -129,6 +129,7 @@ class Shortcut:
         path: The path as the router sees it.
         root_path: Where the application is mounted.
         is_direct: Whether the path is what a server makes of the raw one, and nothing is mounted.
+        methods: Of which requests it is known that the way is theirs.
         recordings: Answers, by what of a request decides between them.
     """
 
@@ -136,6 +137,7 @@ class Shortcut:
     path: str
     root_path: str
     is_direct: bool
+    methods: tuple[str, ...]
     recordings: dict[tuple[object, ...], Recording] = field(
         default_factory=dict[tuple[object, ...], Recording]
     )

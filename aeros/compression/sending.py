@@ -120,14 +120,18 @@ class CodedSend(WholeSend):
             return False
         # What is found out here once more in whole(), if need be, is the same then.
         self.on_start()
-        made = self._made_at_once(status, self._prepared(status, headers), body)
-        if made is None:
-            return False
-        status, headers, content = self._finished(*made)
-        if not send.at_once(status, headers, content):
+        made = self.made_at_once(status, headers, body)
+        if made is None or not send.at_once(*made):
             return False  # why not is told there
         self._discards = self.started = self.exchange.is_answered = True
         return True
+
+    def made_at_once(
+        self, status: int, headers: RawHeaders, body: bytes
+    ) -> tuple[int, RawHeaders, bytes] | None:
+        """Returns a whole response as the client gets it; None where somebody has to wait for it."""
+        made = self._made_at_once(status, self._prepared(status, headers), body)
+        return None if made is None else self._finished(*made)
 
     def part_at_once(self, body: bytes) -> bool:
         """Sends a further part of a stream that passes as it is, if the client is ready for it."""

@@ -52,6 +52,11 @@ class EarlyAnswer(Protocol):
         """Where its head may be kept; the same fields give the same head."""
         ...
 
+    @property
+    def is_lasting(self) -> bool:
+        """Whether it is worth remembering what was asked."""
+        ...
+
 
 class EarlyAnswers(Protocol):
     """What can be answered without calling the application."""

@@ -506,7 +506,7 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
         request = KnownRequest(scheme, method, raw_path + b"?" + query if query else raw_path, question)
         keeps_alive = self.parser.should_keep_alive() and not self._is_retired
         # One with an id of its own does not come a second time.
-        if keeps_alive and given is None:
+        if keeps_alive and given is None and answer.is_lasting:
             self._answered = request
         self._give(request, answer, keeps_alive=keeps_alive, began=began, given=given)
         return True
