@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias, cast
 from urllib.parse import unquote
 
 from aeros.caching.response import fields_of_hit
@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 
 _INNER: Final = "inner"
 _ANSWERED: Final = ("GET", "HEAD")
+# Of so many responses it is recorded how they were sent: those that are asked for most, whatever has room.
+# The recordings are objects that live long, and each of these makes the garbage collector's pauses longer.
+_MOST_RECORDED: Final = 1_000
+
+
+Name: TypeAlias = tuple[object, ...]
 
 
 class Question(NamedTuple):
@@ -49,7 +55,7 @@ class Question(NamedTuple):
         headers: Its fields, where some of them are a condition.
     """
 
-    name: tuple[object, ...]
+    name: Name
     key: RecordingKey
     method: str
     has_cookie: bool
@@ -118,13 +124,14 @@ class Doors:
         tally: How many requests door 1 has answered, by method, rule and status; None: nobody counts.
     """
 
-    __slots__ = ("_answered", "_app", "_coder", "_mark", "has_inner", "is_used", "tally")
+    __slots__ = ("_answered", "_app", "_coder", "_mark", "_recorded", "has_inner", "is_used", "tally")
 
     def __init__(self, app: Entrance, coder: ResponseCoder) -> None:
         self._app = app
         self._coder = coder
         # Names these doors where several have one cache; unlike them nothing that a garbage collector visits.
         self._mark = object()
+        self._recorded: dict[Name, None] = {}
         self._answered = Exchange()
         self._answered.transaction = cast("Any", _Answered())
         self._answered.is_answered = True
@@ -203,7 +210,7 @@ class Doors:
         ):
             is_direct = _is_direct(path, root_path, scope["raw_path"])
             shortcut = entry.shortcut = Shortcut(kept.way, path, root_path, is_direct, (method,))
-            self._name(kept)
+            self._app.current_cache().name(entry, self._name_of(kept))
             settings = self._app.current_settings()
             if settings.metrics is not None and self.tally is None:
                 self.tally = Counter()
@@ -212,15 +219,30 @@ class Doors:
             shortcut.methods += (method,)
         return shortcut
 
-    def _name(self, kept: _Kept) -> None:
+    def _name_of(self, kept: _Kept) -> Name:
         scope = kept.scope
-        name = self._mark, scope["scheme"], kept.host, scope["raw_path"], scope["query_string"]
-        self._app.current_cache().name(kept.entry, name)
+        return self._mark, scope["scheme"], kept.host, scope["raw_path"], scope["query_string"]
 
     def _keep(self, kept: _Kept, key: RecordingKey, recording: Recording, status: CacheStatus | None) -> None:
         if recording.begins_at(kept.entry, self._app.current_cache().now(), status):
-            self._know(kept).add(key, recording)
-            self._name(kept)
+            self._add(kept.entry, self._name_of(kept), self._know(kept), key, recording)
+
+    def _add(
+        self, entry: StoredResponse, name: Name, shortcut: Shortcut, key: RecordingKey, recording: Recording
+    ) -> None:
+        """Keeps a recording; where there are too many, those of the response recorded first leave."""
+        cache, recorded = self._app.current_cache(), self._recorded
+        shortcut.add(key, recording)
+        cache.name(entry, name)
+        recorded.pop(name, None)
+        recorded[name] = None
+        while len(recorded) > _MOST_RECORDED:
+            first = next(iter(recorded))
+            recorded.pop(first, None)
+            forgotten = cache.find_named(first, cache.now())
+            if forgotten is not None and forgotten.shortcut is not None:
+                forgotten.shortcut.recordings.clear()
+                cache.name(forgotten, first)
 
     # Answering
 
@@ -390,15 +412,14 @@ class Doors:
         made = outgoing.made_at_once(entry.status, fields, entry.body)
         if made is None or made[0] != entry.status or not _may_record(entry, made[1], made[2], settings):
             return None
-        entry.replays += 1
+        entry.note_hit(now)
         if not entry.is_in_demand:
             return Answer(*made, None, is_lasting=False)
         recording = Recording(made[1], made[2], (compressor, settings))
         status = transaction.status if transaction.shows_status else None
         if not recording.begins_at(entry, now, status):
             return Answer(*made, None, is_lasting=False)
-        shortcut.add(question.key, recording)
-        cache.name(entry, question.name)
+        self._add(entry, question.name, shortcut, question.key, recording)
         return Answer(*made, recording)
 
     def _is_open(self, shortcut: Shortcut, has_cookie: bool) -> bool:

@@ -30,7 +30,9 @@ _OVERHEAD_BYTES: Final = 850
 SelectingFields: TypeAlias = tuple[tuple[bytes, bytes | None], ...]
 
 
-_LEAST_REPLAYS: Final = 2
+# Hits of which each came so soon after the one before: then more of the same will come.
+_LEAST_HITS: Final = 3
+_SOON_SECONDS: Final = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -55,7 +57,8 @@ class StoredResponse:
         uses: How often each was sent by this process, as far as anybody counts.
         shortcut: How this process can answer with it without its view, if it can.
         renditions: How this process has sent it.
-        replays: How often it was answered with by way of its view's decorator.
+        hits: How often it was answered with since it was not asked for in a while, as far as anybody counts.
+        hit_at: When it was answered with last, in seconds since the epoch.
     """
 
     key: bytes
@@ -75,7 +78,8 @@ class StoredResponse:
     uses: dict[str, int] | None = field(default=None, repr=False)
     shortcut: Shortcut | None = field(default=None, repr=False)
     renditions: Renditions | None = field(default=None, repr=False)
-    replays: int = field(default=0, repr=False)
+    hits: int = field(default=0, repr=False)
+    hit_at: float = field(default=0.0, repr=False)
     on_growth: Callable[[StoredResponse], None] | None = field(default=None, repr=False)
 
     def age(self, now: float) -> float:
@@ -118,8 +122,15 @@ class StoredResponse:
 
     @property
     def is_in_demand(self) -> bool:
-        """Whether keeping how it was sent is worth its room: of what is asked for once it is not."""
-        return self.replays >= _LEAST_REPLAYS
+        """Whether keeping how it was sent is worth its room: of what is seldom asked for it is not."""
+        return self.hits >= _LEAST_HITS
+
+    def note_hit(self, now: float) -> None:
+        """Counts a hit; those that the doors repeat from what they have recorded are not counted."""
+        if not 0 <= now - self.hit_at <= _SOON_SECONDS:
+            self.hits = 0
+        self.hits += 1
+        self.hit_at = now
 
     def has(self, content: bytes) -> bool:
         """Tells whether a body is one that is kept here, so that it takes no room twice."""

@@ -398,7 +398,7 @@ class _Visit:
         headers.__dict__ = {"_list": lines}  # they were checked when they were stored
         response.headers = headers
         self._exchange.representation = stored
-        stored.replays += 1
+        stored.note_hit(self._app.current_cache().now())
         return response
 
 
