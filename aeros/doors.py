@@ -392,6 +392,7 @@ class Doors:
             or not cast("Way", shortcut.way).is_bare
             or now < entry.stored_at  # the clock was set back
             or entry.ttl(now) <= 0
+            or entry.status == 204  # which goes out in parts, because it has no length
             or not _may_repeat(compressor, settings)
         ):
             return None

@@ -193,7 +193,7 @@ class Cycle(WholeSend, Arrival):
             return False
         self.body_bytes += len(body)
         if body:
-            protocol.direct().write(b"%x\r\n%b\r\n" % (len(body), body))
+            protocol.write_part(b"%x\r\n%b\r\n" % (len(body), body))
         return True
 
     # What the connection calls
@@ -264,10 +264,10 @@ class Cycle(WholeSend, Arrival):
         self.response_started = True
         self.expects_continue = False
         self.status = status
-        protocol.direct().write(b"".join(head))
+        protocol.write_part(b"".join(head))
 
     def _send_body(self, body: bytes, *, is_last: bool) -> None:
-        transport = self._protocol.direct()
+        write_part = self._protocol.write_part
         self.body_bytes += len(body)
         if self.scope["method"] == "HEAD":
             self._left_to_send = 0
@@ -276,13 +276,13 @@ class Cycle(WholeSend, Arrival):
             if is_last:
                 content.append(b"0\r\n\r\n")
             if content:
-                transport.write(b"".join(content))
+                write_part(b"".join(content))
         else:
             if len(body) > self._left_to_send:
                 raise RuntimeError("Response content longer than Content-Length")
             self._left_to_send -= len(body)
             if body:
-                transport.write(body)
+                write_part(body)
         if is_last:
             if self._left_to_send != 0:
                 raise RuntimeError("Response content shorter than Content-Length")

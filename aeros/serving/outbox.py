@@ -1,8 +1,9 @@
-"""Whole responses on their way to the sockets: those of one turn of the event loop are written in a row.
+"""Responses on their way to the sockets: those of one turn of the event loop are written in a row.
 
 A client that gets its answer wakes up, on the same processor or on another, while the next request of the
 turn waits. Answering all of a turn first, and writing then, took a third off the CPU time of a small
-response where sixteen clients ask at once (docs/performance.md).
+response where sixteen clients ask at once (docs/performance.md). The parts of a stream that come in one turn
+are written as one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import asyncio
 _LARGE_BODY = 16_384
 """Bytes from which copying a body behind its head takes longer than handing both over."""
 _MOST_HELD = 65_536
-"""Bytes of bodies that wait for the end of a turn; of more, flow control has to know."""
+"""Bytes that wait for the end of a turn; of more, flow control has to know."""
 
 
 class Outbox:
@@ -22,10 +23,12 @@ class Outbox:
     for nothing. Whoever writes to a transport by another way calls ``flush()`` first.
     """
 
-    __slots__ = ("_begun", "_bytes", "_flushing", "_held")
+    __slots__ = ("_begun", "_bytes", "_flushing", "_held", "_parts")
 
     def __init__(self) -> None:
         self._held: list[tuple[asyncio.Transport, bytes, bytes]] = []
+        # Whoever was written a part of a stream in this turn, and the parts that came after it.
+        self._parts: dict[asyncio.Transport, list[bytes]] = {}
         self._flushing: asyncio.Handle | None = None
         self._begun = 0
         self._bytes = 0
@@ -63,6 +66,22 @@ class Outbox:
         if self._bytes > _MOST_HELD:
             self.flush()
 
+    def write_part(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, part: bytes) -> None:
+        """Writes the head or a part of a stream: the first of a turn at once, the others at its end."""
+        parts = self._parts.get(transport)
+        if parts is None or self._held:
+            if self._held:
+                self.flush()
+            self._parts[transport] = []
+            if self._flushing is None:
+                self._flushing = loop.call_soon(self.flush)
+            transport.write(part)
+            return
+        parts.append(part)
+        self._bytes += len(part)
+        if self._bytes > _MOST_HELD:
+            self.flush()
+
     def flush(self) -> None:
         """Writes what is held."""
         self._begun = 0  # those that wait for something belong to no turn any more
@@ -70,10 +89,17 @@ class Outbox:
         if flushing is None:
             return
         flushing.cancel()
-        held, self._held, self._bytes = self._held, [], 0
-        for transport, head, body in held:
-            if not transport.is_closing():
-                write_whole(transport, head, body)
+        self._bytes = 0
+        if self._parts:
+            streams, self._parts = self._parts, {}
+            for transport, parts in streams.items():
+                if parts and not transport.is_closing():
+                    write_parts(transport, parts)
+        if self._held:
+            held, self._held = self._held, []
+            for transport, head, body in held:
+                if not transport.is_closing():
+                    write_whole(transport, head, body)
 
 
 def write_whole(transport: asyncio.Transport, head: bytes, body: bytes) -> None:
@@ -82,3 +108,11 @@ def write_whole(transport: asyncio.Transport, head: bytes, body: bytes) -> None:
         transport.write(head + body)
     else:
         transport.writelines([head, body])
+
+
+def write_parts(transport: asyncio.Transport, parts: list[bytes]) -> None:
+    """Writes parts of a body at once; short ones are copied behind each other."""
+    if max(map(len, parts)) < _LARGE_BODY:
+        transport.write(b"".join(parts))
+    else:
+        transport.writelines(parts)

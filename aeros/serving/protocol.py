@@ -381,6 +381,10 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
         """Writes a whole response, after those that were held before it."""
         self._outbox.send(self.loop, self.transport, head, body)
 
+    def write_part(self, part: bytes) -> None:
+        """Writes the head or a part of a stream, after what was held before it."""
+        self._outbox.write_part(self.loop, self.transport, part)
+
     def direct(self) -> asyncio.Transport:
         """Returns the transport, to write to it now: whatever was held is written."""
         self._outbox.flush()

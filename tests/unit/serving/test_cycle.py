@@ -269,3 +269,48 @@ def test_response_is_written_at_once_for_a_client_alone() -> None:
     transport.is_over = True
     outbox.flush()
     assert len(transport.written) == 3
+
+
+def test_parts_of_a_stream_that_come_in_one_turn_are_one_write() -> None:
+    """The first is written at once, the others at the end of the turn, each stream's in its order."""
+    outbox, loop, one, other = Outbox(), cast(Any, Loop()), cast(Any, Transport()), cast(Any, Transport())
+    outbox.write_part(loop, one, b"head")
+    assert one.written == [b"head"]
+    outbox.write_part(loop, one, b"1")
+    outbox.write_part(loop, other, b"other")
+    outbox.write_part(loop, one, b"2")
+    assert (one.written, other.written) == ([b"head"], [b"other"])
+    assert len(loop.calls) == 1
+    loop.calls.pop()()
+    assert (one.written, other.written) == ([b"head", b"12"], [b"other"])
+    outbox.write_part(loop, one, b"3")
+    assert one.written[2:] == [b"3"]
+
+
+def test_parts_are_held_up_to_a_bound() -> None:
+    """Of more, flow control has to know; large ones are not copied behind each other."""
+    outbox, loop, transport = Outbox(), cast(Any, Loop()), cast(Any, Transport())
+    for size in (1, 40_000, 20_000):
+        outbox.write_part(loop, transport, b"x" * size)
+    assert [len(data) for data in transport.written] == [1]
+    outbox.write_part(loop, transport, b"x" * 10_000)
+    assert [len(data) for data in transport.written] == [1, 70_000]
+    assert loop.calls == []
+    outbox.write_part(loop, transport, b"y")
+    outbox.write_part(loop, transport, b"z")
+    transport.is_over = True
+    outbox.flush()
+    assert len(transport.written) == 3
+
+
+def test_parts_and_whole_responses_keep_their_order() -> None:
+    """On one connection a stream can follow a whole response of the same turn, and the other way round."""
+    outbox, loop, transport = Outbox(), cast(Any, Loop()), cast(Any, Transport())
+    outbox.hold(loop, transport, b"1", b"a")
+    outbox.write_part(loop, transport, b"2")
+    outbox.write_part(loop, transport, b"3")
+    outbox.hold(loop, transport, b"4", b"d")
+    outbox.write_part(loop, transport, b"5")
+    outbox.write_part(loop, transport, b"6")
+    outbox.send(loop, transport, b"7", b"g")
+    assert b"".join(transport.written) == b"1a234d567g"

@@ -1,0 +1,223 @@
+"""The doors answer from the first hit on, before anything is recorded, and say what the view's door says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, cast
+
+import pytest
+from quart import Response
+
+from aeros import Br, Cache, Gzip, WebServer
+from aeros.caching.entry import StoredResponse
+from aeros.caching.shortcut import Shortcut
+from tests.integration.wire import OWN, UVICORNS, listening
+
+
+class Shop:
+    """An application with cached pages, and a clock."""
+
+    def __init__(self, *, early: bool, **options: Any) -> None:
+        self.now = 1_800_000_000.0
+        self.runs = 0
+        self.cache = Cache(clock=lambda: self.now)
+        self.app = WebServer("shop", cache=self.cache, **options)
+
+        async def page(key: str) -> Response:
+            self.runs += 1
+            return Response(f"page {key} " * 100, headers={"X-Page": key, "Cache-Control": "max-age=50"})
+
+        self.app.add_url_rule("/pages/<key>", view_func=self.app.cache(timeout=60, early=early)(page))
+
+        async def head() -> Response:
+            return Response("a head of its own", headers={"X-Head": "own"})
+
+        async def body() -> str:
+            self.runs += 1
+            return "a body " * 100
+
+        self.app.add_url_rule("/split", "split_head", head, methods=["HEAD"], provide_automatic_options=False)
+        cached = self.app.cache(timeout=60, early=early)(body)
+        self.app.add_url_rule("/split", "split", cached, methods=["GET"])
+
+        async def given() -> Response:
+            return Response("given " * 100, headers={"X-Request-Id": "of-the-view"})
+
+        self.app.add_url_rule("/given", view_func=self.app.cache(timeout=60, early=early)(given))
+
+        async def empty() -> None:
+            return None
+
+        nothing = self.app.cache(timeout=60, early=early, cache_none=True)(empty)
+        self.app.add_url_rule("/empty", view_func=nothing)
+
+    @property
+    def doors(self) -> list[int]:
+        """How many hits were answered at door 1, 2 and 3."""
+        by_door = self.app.cache_stats().hits_by_door
+        return [by_door[1], by_door[2], by_door[3]]
+
+    def kept(self) -> list[StoredResponse]:
+        """What is stored."""
+        levels: Any = cast(Any, self.cache)._levels
+        rooms: Any = levels.memory._rooms
+        return [room.entry for room in rooms.values()]
+
+    def recorded(self) -> int:
+        """Of how many responses it is recorded how they were sent."""
+        shortcuts = [entry.shortcut for entry in self.kept()]
+        return sum(1 for one in shortcuts if isinstance(one, Shortcut) and one.recordings)
+
+
+def asking(target: str, *fields: str, method: str = "GET") -> bytes:
+    """Returns a request."""
+    return "\r\n".join([f"{method} {target} HTTP/1.1", "Host: a.example", *fields, "", ""]).encode()
+
+
+Step = bytes | Callable[[Shop], object]
+
+
+async def said(shop: Shop, steps: Sequence[Step], options: Any = OWN) -> list[bytes]:
+    """Returns what is answered to each request, without the value of its date; other steps lie between."""
+    answers: list[bytes] = []
+    async with listening(shop.app, options) as server:
+        for step in steps:
+            if callable(step):
+                step(shop)
+            else:
+                answers.append((await server.say([step])).content)
+    return answers
+
+
+def wait(seconds: float) -> Callable[[Shop], object]:
+    """Returns a step that lets time pass."""
+
+    def pass_time(shop: Shop) -> None:
+        shop.now += seconds
+
+    return pass_time
+
+
+GET: Final = asking("/pages/1")
+CODED: Final = asking("/pages/1", "Accept-Encoding: br")
+SEQUENCES: Final[dict[str, tuple[list[Step], list[int]]]] = {
+    "plain": ([GET, GET], [1, 0, 0]),
+    "coded": ([CODED, CODED], [1, 0, 0]),
+    "another coding than the first": ([CODED, asking("/pages/1", "Accept-Encoding: gzip"), GET], [2, 0, 0]),
+    "aged": ([GET, wait(7.5), GET, wait(30), CODED], [2, 0, 0]),
+    "fresh no more": ([GET, wait(61), GET], [0, 0, 0]),
+    "at the moment of its end": ([GET, wait(60), GET], [0, 0, 0]),
+    "the clock was set back": ([GET, wait(-100), GET], [0, 0, 1]),
+    "a condition": ([GET, asking("/pages/1", "If-None-Match: *")], [0, 0, 1]),
+    "a range": ([GET, asking("/pages/1", "Range: bytes=0-3")], [0, 0, 1]),
+    "a cookie": ([GET, asking("/pages/1", "Cookie: a=b")], [1, 0, 0]),
+    "head": ([GET, asking("/pages/1", method="HEAD"), asking("/pages/1", method="HEAD")], [1, 0, 1]),
+    "head of another view": (
+        [asking("/split"), asking("/split", method="HEAD"), asking("/split")],
+        [1, 0, 0],
+    ),
+    "an escaped path": ([asking("/pages/a%20b"), asking("/pages/a%20b")], [1, 0, 0]),
+    "two ways to write a path": ([asking("/pages/a"), asking("/pages/%61"), asking("/pages/a")], [1, 0, 0]),
+    "nothing": ([asking("/empty"), asking("/empty")], [0, 0, 1]),
+    "an id that the view gives": ([asking("/given"), asking("/given")], [1, 0, 0]),
+    "again and again": ([GET, GET, GET, GET, GET, CODED, CODED, CODED], [7, 0, 0]),
+}
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+@pytest.mark.parametrize("compressor", [False, Gzip(), Br(min_size=0)])
+async def test_first_hit_is_what_the_view_s_door_says(name: str, compressor: Any) -> None:
+    """Byte for byte, with or without a compressor; and it is known which door has answered."""
+    steps, doors = SEQUENCES[name]
+    options = {"compression": compressor, "global_headers": {"X-Global": "1", "Vary": "Origin"}}
+    early, late = Shop(early=True, **options), Shop(early=False, **options)
+    assert await said(early, steps) == await said(late, steps)
+    assert early.doors == doors
+    assert late.doors[:2] == [0, 0]
+    assert early.runs == late.runs
+
+
+async def test_first_hit_behind_uvicorn_s_own_protocol() -> None:
+    """Door 2 says the same."""
+    early, late = Shop(early=True), Shop(early=False)
+    steps: list[Step] = [GET, GET, CODED, CODED]
+    assert await said(early, steps, UVICORNS) == await said(late, steps, UVICORNS)
+    assert early.doors == [0, 3, 0]
+
+
+async def test_view_s_own_request_id_is_not_another_s() -> None:
+    """Where requests have ids, a response that was stored with one is left to the view's door."""
+    shop = Shop(early=True)
+    async with listening(shop.app, OWN) as server:
+        with shop.app.using_settings(shop.app.current_settings().replace({"request_ids": True})):
+            answers = [(await server.say([asking("/given")])).content for _ in range(3)]
+    assert [answer.count(b"x-request-id: ") for answer in answers] == [1, 1, 1]
+    assert b"of-the-view" not in b"".join(answers)
+    assert shop.doors == [0, 0, 2]
+
+
+async def test_first_hit_follows_what_is_in_force() -> None:
+    """Another compressor, or other headers for all, count from the next request on."""
+    shop = Shop(early=True)
+    settings = shop.app.current_settings().replace({"global_headers": {"X-Late": "1"}})
+    async with listening(shop.app, OWN) as server:
+        first = (await server.say([GET])).content
+        with shop.app.using_settings(settings):
+            second = (await server.say([GET])).content
+        third = (await server.say([GET])).content
+    assert b"x-late" not in first + third
+    assert b"x-late: 1\r\n" in second
+
+
+async def test_hook_that_is_added_closes_the_way() -> None:
+    """Whatever is put on the way later sees each request."""
+    shop = Shop(early=True)
+    seen: list[str] = []
+
+    def add_hook(shop: Shop) -> None:
+        shop.app.before_request_funcs.setdefault(None, []).append(lambda: seen.append("seen"))
+
+    await said(shop, [GET, add_hook, GET, GET])
+    assert len(seen) == 2
+    assert shop.doors == [0, 0, 2]
+
+
+async def test_only_what_is_asked_for_again_and_again_is_recorded() -> None:
+    """Three hits, each within a second of the one before it."""
+    shop = Shop(early=True)
+    await said(shop, [GET, GET, GET])
+    assert shop.recorded() == 0
+    await said(shop, [wait(2), GET, GET, wait(2), GET, GET])
+    assert shop.recorded() == 0
+    await said(shop, [GET])
+    assert shop.recorded() == 1
+    assert shop.doors == [7, 0, 0]
+
+
+async def test_so_many_are_recorded_at_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the first to be recorded leave, and are answered as before; a hot one comes back."""
+    monkeypatch.setattr("aeros.doors._MOST_RECORDED", 3)
+    shop = Shop(early=True)
+    targets = [asking(f"/pages/{number}") for number in range(5)]
+    steps: list[Step] = [target for target in targets for _ in range(4)]
+    await said(shop, steps)
+    assert shop.recorded() == 3
+    before = shop.app.cache_stats().bytes
+    [first, again] = await said(shop, [targets[0], targets[0]])
+    assert first == again
+    assert shop.recorded() == 3
+    assert shop.app.cache_stats().bytes <= before + 100
+    assert shop.doors[1:] == [0, 0]
+
+
+async def test_recorded_one_that_is_gone_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was evicted meanwhile is not looked for in vain."""
+    monkeypatch.setattr("aeros.doors._MOST_RECORDED", 1)
+    shop = Shop(early=True)
+    await said(shop, [GET] * 4)
+    assert shop.recorded() == 1
+    shop.cache.clear()
+    other = asking("/pages/2")
+    await said(shop, [other] * 5)
+    assert shop.recorded() == 1
+    assert len(shop.kept()) == 1
