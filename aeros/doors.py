@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from aeros.caching.response import fields_of_hit
 from aeros.caching.shortcut import Recording, RecordingKey, Shortcut
-from aeros.exchange import Exchange, attach_exchange, exchange_of, note_rule, owns_date
+from aeros.exchange import Exchange, attach_exchange, exchange_of, note_rule, owns_date, was_asked
 from aeros.http.asked import asked_of
 from aeros.http.cache_status import CacheStatus
 from aeros.http.conditional import is_content_field, is_match, without_content
@@ -234,6 +234,7 @@ class Doors:
         cache, recorded = self._app.current_cache(), self._recorded
         shortcut.add(key, recording)
         cache.name(entry, name)
+        cache.recount(entry)
         recorded.pop(name, None)
         recorded[name] = None
         while len(recorded) > _MOST_RECORDED:
@@ -242,7 +243,7 @@ class Doors:
             forgotten = cache.find_named(first, cache.now())
             if forgotten is not None and forgotten.shortcut is not None:
                 forgotten.shortcut.recordings.clear()
-                cache.name(forgotten, first)
+                cache.recount(forgotten)
 
     # Answering
 
@@ -327,7 +328,7 @@ class Doors:
             is_observed: Whether what the settings have observed of a request is; else there is no answer yet.
         """
         raw_path = scope.get("raw_path")
-        if not isinstance(raw_path, bytes):
+        if not isinstance(raw_path, bytes) or was_asked(scope):
             return None
         question = self.question(
             scope["method"],

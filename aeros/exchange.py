@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _SCOPE_KEY: Final = "aeros.exchange"
 _DATE_KEY: Final = "aeros.date"
+_ASKED_KEY: Final = "aeros.asked"
 _RULE_KEY: Final = "aeros.rule"
 
 
@@ -273,3 +274,13 @@ def rule_of(scope: Mapping[str, object]) -> str | None:
         return noted
     exchange = exchange_of(scope)
     return None if exchange is None else exchange.rule
+
+
+def note_asked(scope: Scope) -> None:
+    """Takes note that a server has asked in vain for an answer that needs no view."""
+    scope[_ASKED_KEY] = True
+
+
+def was_asked(scope: Mapping[str, object]) -> bool:
+    """Tells whether a server has asked for an answer that needs no view, so that nobody need ask again."""
+    return _ASKED_KEY in scope

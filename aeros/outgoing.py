@@ -62,10 +62,16 @@ class Outgoing(CodedSend):
         kept, send = self.exchange.representation, self._whole
         if not isinstance(kept, StoredResponse) or body is not kept.body or send is None:
             return super().at_once(status, headers, body, memory)
-        transaction, key = self.exchange.transaction, self._kind()
-        if transaction is None or key is None or not transaction.status.hit or status != kept.status:
+        transaction = self.exchange.transaction
+        if (
+            transaction is None
+            or not kept.is_in_demand
+            or not transaction.status.hit
+            or status != kept.status
+        ):
             return super().at_once(status, headers, body, memory)
-        if not kept.is_in_demand:
+        key = self._kind()
+        if key is None:
             return super().at_once(status, headers, body, memory)
         told, terms = transaction.status, self._terms()
         last = kept.rendition(key)

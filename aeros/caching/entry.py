@@ -26,6 +26,8 @@ _HEAD_LENGTH: Final = struct.Struct(">I")
 _GREATEST_NUMBER: Final = sys.float_info.max
 # The objects around the bytes and the tables that find them: how a process grows, on CPython 3.11.
 _OVERHEAD_BYTES: Final = 850
+# The same of a response, which is found by its request's URL as well.
+_RESPONSE_BYTES: Final = _OVERHEAD_BYTES + 600
 
 SelectingFields: TypeAlias = tuple[tuple[bytes, bytes | None], ...]
 
@@ -57,6 +59,7 @@ class StoredResponse:
         uses: How often each was sent by this process, as far as anybody counts.
         shortcut: How this process can answer with it without its view, if it can.
         renditions: How this process has sent it.
+        least_size: Bytes that it takes without what is made of it, once they were counted; else 0.
         hits: How often it was answered with since it was not asked for in a while, as far as anybody counts.
         hit_at: When it was answered with last, in seconds since the epoch.
     """
@@ -78,6 +81,7 @@ class StoredResponse:
     uses: dict[str, int] | None = field(default=None, repr=False)
     shortcut: Shortcut | None = field(default=None, repr=False)
     renditions: Renditions | None = field(default=None, repr=False)
+    least_size: int = field(default=0, repr=False)
     hits: int = field(default=0, repr=False)
     hit_at: float = field(default=0.0, repr=False)
     on_growth: Callable[[StoredResponse], None] | None = field(default=None, repr=False)
@@ -98,12 +102,18 @@ class StoredResponse:
     @property
     def size(self) -> int:
         """Bytes of memory that it takes, about."""
-        fields = sum(len(name) + len(value) + 100 for name, value in self.headers)
-        # A body kept as its own variant takes its room once.
-        variants = sum(len(content) for content in self.variants.values() if content is not self.body)
-        ways = 0 if self.shortcut is None else self.shortcut.size
-        ways += 0 if self.renditions is None else self.renditions.size
-        return _OVERHEAD_BYTES + len(self.key) + len(self.body) + fields + variants + ways
+        size = self.least_size
+        if not size:
+            fields = sum(len(name) + len(value) + 100 for name, value in self.headers)
+            size = self.least_size = _RESPONSE_BYTES + len(self.key) + len(self.body) + fields
+        for content in self.variants.values():
+            if content is not self.body:  # one that is kept as its own variant takes its room once
+                size += len(content)
+        if self.shortcut is not None:
+            size += self.shortcut.size
+        if self.renditions is not None:
+            size += self.renditions.size
+        return size
 
     def variant(self, coding: str) -> bytes | None:
         """Returns the body in ``coding``, if it was made already."""

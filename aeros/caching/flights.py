@@ -122,7 +122,8 @@ class Flights(Generic[EntryT]):
             if flights.get(key) is flight:
                 del flights[key]
 
-        flight = flights[key] = Flight[EntryT](remove, self._deadline_seconds + grace_seconds)
+        flight: Flight[EntryT] = Flight(remove, self._deadline_seconds + grace_seconds)
+        flights[key] = flight
         return flight
 
     # What can not be stored

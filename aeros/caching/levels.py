@@ -131,8 +131,11 @@ class Levels:
         return room.entry if isinstance(room.entry, StoredResponse) else None
 
     def name(self, entry: StoredResponse, name: Hashable) -> None:
-        """Gives a response in memory another name, and counts what is known of it by now."""
+        """Gives a response in memory another name."""
         self.memory.name(entry, name)
+
+    def recount(self, entry: StoredResponse) -> None:
+        """Counts what has been made of a response in memory, of which the store need not know."""
         self.memory.recount(entry)
 
     async def find(self, address: Address, *, anew: bool = False) -> Sighting:

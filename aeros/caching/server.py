@@ -176,6 +176,10 @@ class Cache:
         """Gives a response another name than its key, under which ``find_named`` finds it."""
         self._levels.name(entry, name)
 
+    def recount(self, entry: StoredResponse) -> None:
+        """Counts the bytes of a response anew: it was recorded how it was sent, or that was forgotten."""
+        self._levels.recount(entry)
+
     def replay(self, found: StoredResponse, now: float) -> Transaction:
         """Returns the transaction of a request that is answered with a fresh response."""
         return Transaction(self._terms, hit=found, status=CacheStatus(hit=True, ttl=int(found.ttl(now))))

@@ -151,5 +151,5 @@ class Shortcut:
 
     @property
     def size(self) -> int:
-        """Bytes of memory that it takes, about."""
-        return 400 + sum(recording.size for recording in self.recordings.values())
+        """Bytes of memory that the recordings take, about; the rest is the same for each response."""
+        return sum(recording.size for recording in self.recordings.values())

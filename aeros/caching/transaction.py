@@ -190,6 +190,7 @@ class Transaction:
         "_fallback",
         "_flight",
         "_is_refreshing",
+        "_judged",
         "_key",
         "_request",
         "_sighting",
@@ -224,6 +225,7 @@ class Transaction:
         self._fallback = fallback
         self._is_refreshing = is_refreshing
         self._candidate: StoredResponse | None = None
+        self._judged: RawHeaders | None = None
 
     @property
     def shows_status(self) -> bool:
@@ -310,6 +312,7 @@ class Transaction:
             self.abandon("lifetime-zero")
             return None
         self._candidate = candidate
+        self._judged = headers
         return candidate
 
     def commit(self, *, status: int, headers: RawHeaders, personal: str | None) -> None:
@@ -327,16 +330,21 @@ class Transaction:
         if self._is_refreshing and status in ERROR_STATUSES:
             self.abandon()
             return
-        names = vary_names(headers)
-        if personal == "cookies" and b"cookie" in names:
-            personal = None  # each client's cookies select a response of their own
-        reason = personal or forbidden_reason(headers)
+        names: tuple[bytes, ...] = ()
+        reason = personal
+        # What a hook has not touched was looked at when it was proposed.
+        if personal is not None or headers != self._judged:
+            names = vary_names(headers)
+            if personal == "cookies" and b"cookie" in names:
+                personal = None  # each client's cookies select a response of their own
+            reason = personal or forbidden_reason(headers)
         if reason is None and status != candidate.status:
             reason = "status"
         if reason is None and candidate.ttl(self._terms.clock()) <= 0:
             reason = "lifetime-zero"  # the hooks took longer than that
         if reason is None:
-            _select_by(candidate, request, names)
+            if names:
+                _select_by(candidate, request, names)
             reason = self._terms.admit(request, candidate, self._sighting)
         if reason is not None:
             self.abandon(reason)

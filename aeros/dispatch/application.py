@@ -288,7 +288,13 @@ class DispatchingApplication(Quart):
             or context.after_request_functions
             or context.has_session
             or request.trusted_hosts is not None
-            or not self._may_go_at_once()
+        ):
+            return None
+        last = self._ways.get(rule.endpoint)
+        if last is not None and last.rule == rule.rule and self.is_clear(last):
+            return last  # so that many responses of one view have one way
+        if (
+            not self._may_go_at_once()
             or not (self._is_ours("create_url_adapter") and self._is_ours("ensure_async"))
             or self.request_class is not Request
             or self.response_class not in (Response, QuartResponse)
@@ -314,9 +320,6 @@ class DispatchingApplication(Quart):
         )
         if not self.is_clear(way):
             return None
-        last = self._ways.get(way.endpoint)
-        if last == way:
-            return last  # so that many responses of one view have one way
         self._ways[way.endpoint] = way
         return way
 

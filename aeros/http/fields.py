@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from math import floor
 from typing import TYPE_CHECKING
 
@@ -221,7 +222,12 @@ def format_http_date(seconds: float) -> str:
     Raises:
         OverflowError: The year would not be one from 1 to 9999.
     """
-    moment = _EPOCH + timedelta(seconds=floor(seconds))
+    return _imf_fixdate(floor(seconds))
+
+
+@lru_cache(8)  # most are of the second in which they are asked for
+def _imf_fixdate(seconds: int) -> str:
+    moment = _EPOCH + timedelta(seconds=seconds)
     return (
         f"{_WEEKDAYS[moment.weekday()]}, {moment.day:02} {_MONTHS[moment.month - 1]} {moment.year:04}"
         f" {moment.hour:02}:{moment.minute:02}:{moment.second:02} GMT"

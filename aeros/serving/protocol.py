@@ -23,7 +23,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from aeros.exchange import HeadMemory, own_date
+from aeros.exchange import HeadMemory, note_asked, own_date
 from aeros.http.host import is_host
 from aeros.serving.application import EarlyAnswer, EarlyAnswers, KnownRequest, ServedApplication
 from aeros.serving.cycle import Cycle, Head
@@ -167,6 +167,7 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
         # The lines that every response has, and the fields that they were made of.
         self._default: tuple[RawHeaders | None, bytes, bool] = (None, b"", False)
         self._is_forwarded = False
+        self._was_asked = False
         self._marking = self.served.marking
         self._doors = None if self.root_path else self.served.app.early_answers
         # The request that is being read, and the one that is being answered: others may wait between.
@@ -313,12 +314,15 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
             raise self._refused(_TOO_LARGE)
         self._body_bytes = self._framing_bytes = 0
         doors = self._doors
+        self._was_asked = False
         if doors is not None and doors.is_used and version == "1.1" and self._answers_early(doors):
             return
         try:
             scope = self._scope(version)
         except (httptools.HttpParserError, ValueError) as error:  # of a target that is none
             raise self._refused(_BAD_REQUEST) from error
+        if self._was_asked:
+            note_asked(scope)
         if self.parser.should_upgrade() and self._should_upgrade():
             if self._cycle is not None and not self._cycle.response_complete:
                 raise self._refused(_BAD_REQUEST)  # a response is under way on what would be its connection
@@ -504,6 +508,7 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
         question = doors.question(method, scheme, raw_path, query, self._fields, is_dated=is_dated)
         answer = None if question is None else doors.find(question)
         if answer is None:
+            self._was_asked = True
             return False
         marking = self._marking
         given = None if marking is None else marking.given_id(self._fields)
