@@ -49,9 +49,13 @@ class Representation(Protocol):
 
 
 class HeadMemory(Protocol):
-    """Where a server may keep what it makes of the fields of a response that it will send again."""
+    """Where a server may keep what it makes of the fields of a response that it will send again.
 
-    head: tuple[object, object, bytes] | None
+    Attributes:
+        head: What the head was made of, its lines, and whether they lack a date.
+    """
+
+    head: tuple[object, object, bytes, bool] | None
 
 
 class WholeSend:

@@ -6,13 +6,15 @@ middleware, so it does not matter who made the response.
 
 from __future__ import annotations
 
+from typing import Final, TypeAlias
+
 from aeros.caching.entry import StoredResponse
 from aeros.caching.rendition import Rendition
 from aeros.caching.response import labelled, sliced
 from aeros.compression import Base
 from aeros.compression.response import ResponseCoder
 from aeros.compression.sending import CodedSend
-from aeros.exchange import Exchange, HeadMemory
+from aeros.exchange import Exchange, HeadMemory, WholeSend
 from aeros.http.asked import asked_of
 from aeros.http.cache_control import parse_response_directives
 from aeros.http.cache_status import CacheStatus
@@ -24,6 +26,32 @@ from aeros.types import RawHeaders, Scope, Send
 _FAILURE_BODY = b"Internal Server Error"
 # From here on making a tag takes a millisecond, and goes to a thread.
 _LARGE_BODY = 2**20
+_MOST_PLAIN: Final = 2_000
+_LONGEST_TYPE: Final = 100
+_BODILESS: Final = (206, 304)
+
+
+class Plain:
+    """What goes out for a small response of which nothing is known but its status, its type and its length.
+
+    Args:
+        headers: The fields that go out.
+        terms: The compressor and the global fields that they were made with.
+
+    Attributes:
+        head: Where a server keeps the head that it made of the fields.
+    """
+
+    __slots__ = ("head", "headers", "terms")
+
+    def __init__(self, headers: RawHeaders, terms: tuple[object, object]) -> None:
+        self.headers: RawHeaders = headers
+        self.terms: tuple[object, object] = terms
+        self.head: tuple[object, object, bytes, bool] | None = None
+
+
+PlainResponses: TypeAlias = dict[tuple[int, bytes, bytes], Plain]
+"""Those of one application, by status, ``Content-Type`` and ``Content-Length``."""
 
 
 class Outgoing(CodedSend):
@@ -37,9 +65,10 @@ class Outgoing(CodedSend):
         compressor: Chooses the coding; None where responses are not compressed.
         global_headers: Fields for every response that does not have them; ``vary`` joins its list.
         makes_etags: Whether whole responses without an entity tag get one.
+        plain: What small responses were sent as; None: that is not remembered.
     """
 
-    __slots__ = ("_global", "_makes_etags")
+    __slots__ = ("_global", "_makes_etags", "_plain")
 
     def __init__(
         self,
@@ -50,8 +79,10 @@ class Outgoing(CodedSend):
         compressor: Base | None,
         global_headers: RawHeaders,
         makes_etags: bool,
+        plain: PlainResponses | None = None,
     ) -> None:
         super().__init__(send, scope, exchange, coder=coder, compressor=compressor)
+        self._plain = plain
         self._global = global_headers
         self._makes_etags = makes_etags
 
@@ -60,6 +91,10 @@ class Outgoing(CodedSend):
     ) -> bool:
         """Sends a whole response if nobody has to wait for anything; as the last time, if it is a hit."""
         kept, send = self.exchange.representation, self._whole
+        if kept is None and send is not None:
+            plain = self._known_plain(status, headers, body)
+            if plain is not None:
+                return self._sends_as_before(send, status, plain.headers, body, plain)
         if not isinstance(kept, StoredResponse) or body is not kept.body or send is None:
             return super().at_once(status, headers, body, memory)
         transaction = self.exchange.transaction
@@ -77,11 +112,46 @@ class Outgoing(CodedSend):
         last = kept.rendition(key)
         if last is None or not last.is_of(headers, told, terms):
             return self._sends_first(status, headers, kept, key, told)
-        if not send.is_clear or not send.at_once(last.status, last.headers, last.content, last.memory):
+        return self._sends_as_before(send, last.status, last.headers, last.content, last.memory)
+
+    def _sends_as_before(
+        self, send: WholeSend, status: int, headers: RawHeaders, content: bytes, memory: HeadMemory
+    ) -> bool:
+        if not send.is_clear or not send.at_once(status, headers, content, memory):
             return False
         self.on_start()
         self._discards = self.started = self.exchange.is_answered = True
         return True
+
+    def _known_plain(self, status: int, headers: RawHeaders, body: bytes) -> Plain | None:
+        """Returns what a small response goes out as, if nothing else decides about that."""
+        exchange, known, compressor = self.exchange, self._plain, self._compressor
+        if (
+            known is None
+            or len(headers) != 2
+            or exchange.transaction is not None
+            or exchange.recorder is not None
+            or exchange.opted_out
+            or self._makes_etags
+            or self.started
+            or self._held is not None
+            or (compressor is not None and len(body) >= compressor.min_size)
+        ):
+            return None
+        (first, kind), (second, length) = headers
+        if first != b"content-type" or second != b"content-length" or length != b"%d" % len(body):
+            return None
+        key = status, kind, length
+        plain = known.get(key)
+        if plain is not None and plain.terms[0] is compressor and plain.terms[1] is self._global:
+            return plain
+        if status in _BODILESS or len(kind) > _LONGEST_TYPE or len(known) >= _MOST_PLAIN:
+            return None
+        made = self.made_at_once(status, headers, body)
+        if made is None or made[0] != status or made[2] is not body or steers_connection(made[1]):
+            return None
+        plain = known[key] = Plain(made[1], (compressor, self._global))
+        return plain
 
     def _sends_first(
         self,

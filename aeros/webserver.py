@@ -68,7 +68,7 @@ from aeros.injection.application import InjectingApplication
 from aeros.injection.request_scope import RequestScope, leave, set_current
 from aeros.operations.observer import Observer
 from aeros.operations.sending import ObservedOutgoing, ObservedSend
-from aeros.outgoing import Outgoing
+from aeros.outgoing import Outgoing, PlainResponses
 from aeros.serving.instance import factory_path, instance_path
 from aeros.serving.limits import Admission
 from aeros.serving.options import (
@@ -223,6 +223,7 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
         self._static = StaticFiles(self._coder)
         self._noticing: dict[type[Request], type[Request]] = {}
         self._admission = Admission()
+        self._plain: PlainResponses = {}
         self._doors = Doors(self, self._coder)
         self._shutdown_events = ShutdownEvents()
         self._observer = Observer(self)
@@ -529,6 +530,7 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
             compressor,
             settings.raw_global_headers,
             settings.etag,
+            self._plain,
         )
         sending: Any = outgoing
         opened = RequestScope()

@@ -16,7 +16,7 @@ _RENDITION_BYTES: Final = 1_200  # its objects, and the head that is made of it
 class Memory:
     """A head, and what it was made of: the fields, and those that the server adds."""
 
-    head: tuple[object, object, bytes] | None = None
+    head: tuple[object, object, bytes, bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)

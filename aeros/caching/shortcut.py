@@ -63,7 +63,7 @@ class Recording:
         self.headers: RawHeaders = headers
         self.content: bytes = content
         self.terms: tuple[object, ...] = terms
-        self.head: tuple[object, object, bytes] | None = None
+        self.head: tuple[object, object, bytes, bool] | None = None
         self._age_at = self._status_at = -1
         self._since = self._until = self._ttl_until = 0.0
         self._stored_at: float = 0.0

@@ -358,12 +358,13 @@ class Head:
         length: The length of the body, if it is declared.
         is_chunked: Whether the body is sent in chunks.
         is_closing: Whether it says that the connection ends.
+        has_date: Whether the fields have a date, in place of which none is written.
 
     Raises:
         RuntimeError: A name or a value can not be sent.
     """
 
-    __slots__ = ("is_chunked", "is_closing", "length", "lines")
+    __slots__ = ("has_date", "is_chunked", "is_closing", "length", "lines")
 
     def __init__(
         self, lines: list[bytes], headers: RawHeaders, known: FieldLines, date: bytes | None
@@ -372,6 +373,7 @@ class Head:
         self.length: int | None = None
         self.is_chunked: bool = False
         self.is_closing: bool = False
+        self.has_date: bool = False
         for given, value in headers:
             line = known.get((given, value))
             if line is not None:
@@ -383,7 +385,7 @@ class Head:
                 if self.length is None:
                     self.length = int(value)
             elif name == b"date":
-                date = None
+                date, self.has_date = None, True
             elif name == b"transfer-encoding":
                 self.is_chunked = self.is_chunked or value.lower() == b"chunked"
             elif name == b"connection":

@@ -398,12 +398,9 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
 
     def head(self, status: int, headers: RawHeaders) -> Head:
         """Returns the head of a response."""
-        default = self.server_state.default_headers
-        if default is not self._default[0]:
-            lines = b"".join(b"%b: %b\r\n" % field for field in default)
-            self._default = default, lines, any(name.lower() == b"date" for name, _ in default)
-        date = None if self._default[2] or self.get_date is None else b"date: %b\r\n" % self.get_date()
-        return Head([STATUS_LINE[status], self._default[1]], headers, self.served.field_lines, date)
+        lines, has_date = self._default_lines()
+        date = None if has_date or self.get_date is None else b"date: %b\r\n" % self.get_date()
+        return Head([STATUS_LINE[status], lines], headers, self.served.field_lines, date)
 
     def remembered_head(self, status: int, headers: RawHeaders, memory: HeadMemory) -> bytes:
         """Returns the lines of a response's head, which are the same until its fields are others.
@@ -411,13 +408,29 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
         They say neither that the body is in chunks nor that the connection ends.
         """
         default = self.server_state.default_headers
+        lacks_date = False
+        lines: bytes | None = None
         if memory.head is not None:
-            made_of, others, lines = memory.head
-            if made_of is headers and others is default:
-                return lines
-        lines = b"".join(self.head(status, headers).lines)
-        memory.head = headers, default, lines
+            made_of, others, lines, lacks_date = memory.head
+            if made_of is not headers or others is not default:
+                lines = None
+        if lines is None:
+            first, has_date = self._default_lines()
+            head = Head([STATUS_LINE[status], first], headers, self.served.field_lines, b"")
+            lacks_date = not (has_date or head.has_date or self.get_date is None)
+            lines = b"".join(head.lines)
+            memory.head = headers, default, lines, lacks_date
+        if lacks_date and self.get_date is not None:
+            return b"%bdate: %b\r\n" % (lines, self.get_date())
         return lines
+
+    def _default_lines(self) -> tuple[bytes, bool]:
+        """Returns the lines that every response has, and whether one of them is its date."""
+        default = self.server_state.default_headers
+        if default is not self._default[0]:
+            lines = b"".join(b"%b: %b\r\n" % field for field in default)
+            self._default = default, lines, any(name.lower() == b"date" for name, _ in default)
+        return self._default[1], self._default[2]
 
     def _read(self, data: bytes) -> None:
         """Has the parser read a piece of data, and looks at how much of a head has come."""
