@@ -146,6 +146,11 @@ class Transaction(Protocol):
         """Whether the response says what the cache did."""
         ...
 
+    @property
+    def is_proposed(self) -> bool:
+        """Whether there is something to be stored, once all hooks have run."""
+        ...
+
     def commit(self, *, status: int, headers: RawHeaders, personal: str | None) -> None:
         """Stores what the view made, unless the finished response forbids it."""
         ...

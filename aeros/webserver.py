@@ -704,12 +704,13 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
         exchange = exchange_of(context.request.scope)
         transaction = None if exchange is None else exchange.transaction
         if exchange is not None and transaction is not None:
-            transaction.commit(
-                status=response.status_code,
-                headers=raw_headers(response),
-                # A context of somebody else's does not tell.
-                personal=exchange.personal if isinstance(context, RequestContext) else "session",
-            )
+            if transaction.is_proposed:
+                transaction.commit(
+                    status=response.status_code,
+                    headers=raw_headers(response),
+                    # A context of somebody else's does not tell.
+                    personal=exchange.personal if isinstance(context, RequestContext) else "session",
+                )
             kept = exchange.representation
             if isinstance(kept, StoredResponse):
                 self._listen(context, exchange, kept, response)

@@ -138,6 +138,24 @@ class Levels:
         """Counts what has been made of a response in memory, of which the store need not know."""
         self.memory.recount(entry)
 
+    def find_here(self, key: bytes) -> Sighting | None:
+        """Returns the entry of a key from memory; None where a store has to be asked."""
+        if self.store is not None:
+            return None
+        moment = self.memory.moment
+        room = self._usable_room(key, self._clock())
+        return Sighting(None if room is None else room.entry, moment)
+
+    def _usable_room(self, key: bytes, now: float) -> Room | None:
+        room = self.memory.get(key)
+        if room is None:
+            return None
+        _end_by(room.entry, now)
+        if room.entry.useful_for(now) > 0:
+            return room
+        self.memory.delete(key)
+        return None
+
     async def find(self, address: Address, *, anew: bool = False) -> Sighting:
         """Returns the entry of an address, fresh or stale, from memory where that may be trusted.
 
@@ -147,12 +165,7 @@ class Levels:
                 newer, of which nobody hears.
         """
         now, moment = self._clock(), self.memory.moment
-        room = self.memory.get(address.key)
-        if room is not None:
-            _end_by(room.entry, now)
-        if room is not None and room.entry.useful_for(now) <= 0:
-            self.memory.delete(address.key)
-            room = None
+        room = self._usable_room(address.key, now)
         if self.store is None:
             return Sighting(None if room is None else room.entry, moment)
         if room is not None and not anew and self._is_trusted(room, now):

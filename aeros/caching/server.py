@@ -152,7 +152,7 @@ class Cache:
             return self._bypass(reason, fwd="method" if reason == "method" else "bypass")
         request = CacheRequest(scope, rules, tags=tags, extra=extra)
         # Looked up even to be replaced: the store's stamp must be known before the view runs.
-        sighting = await self._lookup(request, anew=refresh is not None)
+        sighting = self._seen_here(request) or await self._lookup(request, anew=refresh is not None)
         found = _response_of(sighting)
         if refresh is not None:
             return await self._replace(request, refresh, sighting, found)
@@ -214,6 +214,16 @@ class Cache:
             reason="authorization" if request.authorized else self._flights.refusal(request.key),
             now=self._clock(),
         )
+
+    def _seen_here(self, request: CacheRequest) -> Sighting | None:
+        """Returns what ``_lookup()`` does, where nothing but the memory need be asked for one key."""
+        sighting = self._levels.find_here(request.key)
+        found = None if sighting is None else sighting.entry
+        if found is None or (
+            type(found) is StoredResponse and not found.vary and (found.is_public or not request.authorized)
+        ):
+            return sighting
+        return None
 
     async def _lookup(self, request: CacheRequest, *, anew: bool = False) -> Sighting:
         """Returns what a request may be answered with, fresh or stale."""

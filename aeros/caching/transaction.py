@@ -249,6 +249,11 @@ class Transaction:
         return int(self.hit.age(self._terms.clock())) if self.hit is not None and not is_new else None
 
     @property
+    def is_proposed(self) -> bool:
+        """Whether there is something to be stored, once all hooks have run."""
+        return self._candidate is not None
+
+    @property
     def has_fallback(self) -> bool:
         """Whether there is a stale response to use instead of an error."""
         return self._fallback is not None

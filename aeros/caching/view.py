@@ -158,6 +158,19 @@ class CachedRoute:
             and asked.key is None
         )
 
+    @property
+    def asks_nobody(self) -> bool:
+        """Whether nothing that users have written is asked at each request, nor any of its cookies."""
+        asked = self.conditions
+        return (
+            isinstance(self.rules.key_prefix, str)
+            and not callable(self.rules.tags)
+            and not asked.cookies
+            and asked.unless is None
+            and asked.forced_update is None
+            and asked.key is None
+        )
+
     async def rules_now(self) -> CacheRules:
         """Returns the rules with the key prefix of the current request, where it is a callable.
 
@@ -207,16 +220,18 @@ def cached_view(
     view, the view just runs.
     """
     route = CachedRoute(rules.of_view(f"{run.__module__}.{run.__qualname__}"), conditions)
+    asks_nobody = route.asks_nobody
 
     @wraps(run)
     async def view(*args: P.args, **kwargs: P.kwargs) -> T:
-        exchange = exchange_of(request.scope) if has_request_context() else None
+        scope = request.scope if has_request_context() else None
+        exchange = None if scope is None else exchange_of(scope)
         # A cached view that calls another one answers for both: there is one response. A task
         # that goes on after its request has none at all.
-        if exchange is None or exchange.is_claimed:
+        if exchange is None or scope is None or exchange.is_claimed:
             return await run(*args, **kwargs)
         exchange.is_claimed = True
-        visit = _Visit(app, route, exchange, tags_of(rules, args, kwargs))
+        visit = _Visit(app, route, exchange, scope, tags_of(rules, args, kwargs), asks_nobody=asks_nobody)
         # What Quart is given is a response; the view's own type stays what callers are told.
         return cast(T, await visit.answer(lambda: run(*args, **kwargs)))
 
@@ -258,15 +273,24 @@ async def explained(
 class _Visit:
     """One request to a cached view."""
 
-    __slots__ = ("_app", "_exchange", "_route", "_tags")
+    __slots__ = ("_app", "_asks_nobody", "_exchange", "_route", "_scope", "_tags")
 
     def __init__(
-        self, app: Application, route: CachedRoute, exchange: Exchange, tags: Callable[[], object] | None
+        self,
+        app: Application,
+        route: CachedRoute,
+        exchange: Exchange,
+        scope: Mapping[str, object],
+        tags: Callable[[], object] | None,
+        *,
+        asks_nobody: bool,
     ) -> None:
         self._app = app
         self._route = route
         self._exchange = exchange
+        self._scope = scope
         self._tags = tags
+        self._asks_nobody = asks_nobody
 
     async def answer(self, run: Callable[[], Awaitable[object]]) -> AnyResponse:
         self._exchange.selecting_fields = self._route.selecting_fields
@@ -274,7 +298,7 @@ class _Visit:
         if transaction.hit is not None:
             self._exchange.release_slot()
             if transaction.refresh is not None:
-                self._app.refresh_later(request.scope, transaction.refresh)
+                self._app.refresh_later(self._scope, transaction.refresh)
             return self._replay(transaction, transaction.hit)
         hooks = len(hooks_of_this_request())
         try:
@@ -302,6 +326,9 @@ class _Visit:
     async def _open(self) -> Transaction:
         cache, conditions = self._app.current_cache(), self._route.conditions
         refresh = cast("Refresh | None", self._exchange.refresh)
+        if self._asks_nobody:
+            self._exchange.release_slot()
+            return await cache.open(self._scope, self._route.rules, tags=self._tags, refresh=refresh)
         with self._exchange.unnoticed():
             if await _asked(conditions.unless):
                 return cache.bypass("unless")
@@ -311,7 +338,7 @@ class _Visit:
             # Waiting for another request's view takes no slot from those who work.
             self._exchange.release_slot()
             return await cache.open(
-                request.scope, rules, update=update, tags=self._tags, extra=extra, refresh=refresh
+                self._scope, rules, update=update, tags=self._tags, extra=extra, refresh=refresh
             )
 
     async def _after(self, error: Exception, transaction: Transaction, hooks: int) -> AnyResponse | None:
@@ -386,7 +413,7 @@ class _Visit:
         response = self._app.build_response(stored.body, stored.status)
         length = response.headers.get("Content-Length")
         # The server adds a Date of its own if aeros does not write it, and two would contradict each other.
-        left_out = () if owns_date(request.scope) else ("Date",)
+        left_out = () if owns_date(self._scope) else ("Date",)
         lines = [_text(*field) for field in stored.headers]
         lines = [line for line in lines if line[0] not in left_out]
         if length is not None and stored.status != 204:
