@@ -688,9 +688,13 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
                 exchange.cookies_used = False
             return True
         exchange.cookies_used = False
+        return self.admit_at_once(exchange)
+
+    def admit_at_once(self, exchange: Exchange) -> bool:
+        """Gets an admission slot for a request if there is one; returns whether it has one."""
         if exchange.slot is None:
-            settings = _settings_of(exchange)
-            if settings is None:
+            settings = exchange.settings
+            if not isinstance(settings, ServerSettings):
                 return False
             exchange.slot = self._admission.enter_at_once(settings.soft_limit, settings.hard_limit)
         return exchange.slot is not None

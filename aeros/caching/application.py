@@ -81,6 +81,10 @@ class CachingApplication(Quart):
         """Returns the cache to use now."""
         raise NotImplementedError
 
+    def admit_at_once(self, exchange: Exchange) -> bool:
+        """Gets a slot for a request if there is one; returns whether it has one."""
+        raise NotImplementedError
+
     async def admit(self, exchange: Exchange) -> AnyResponse | None:
         """Gets a slot for a request; returns the refusal where there is none."""
         raise NotImplementedError

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from time import monotonic
@@ -39,12 +39,14 @@ class Landing(Enum):
 class Flight(Generic[EntryT]):
     """One view that runs for several requests."""
 
-    __slots__ = ("_landed", "_lease", "_remove", "ends_at")
+    __slots__ = ("_brought", "_flights", "_key", "_landed", "_lease", "ends_at")
 
-    def __init__(self, remove: Callable[[Flight[EntryT]], None], deadline_seconds: float) -> None:
+    def __init__(self, flights: dict[bytes, Flight[EntryT]], key: bytes, deadline_seconds: float) -> None:
         self.ends_at: float = monotonic() + deadline_seconds
-        self._landed: asyncio.Future[EntryT | Landing] = asyncio.get_running_loop().create_future()
-        self._remove = remove
+        self._flights = flights
+        self._key = key
+        self._brought: EntryT | Landing | None = None
+        self._landed: asyncio.Future[EntryT | Landing] | None = None  # made for the first who waits
         self._lease: Lease | None = None
 
     @property
@@ -54,7 +56,8 @@ class Flight(Generic[EntryT]):
 
     def remove(self) -> None:
         """Makes room for another flight of the same key."""
-        self._remove(self)
+        if self._flights.get(self._key) is self:
+            del self._flights[self._key]
 
     def hold(self, lease: Lease | None) -> None:
         """Keeps a lock until the flight lands."""
@@ -62,20 +65,27 @@ class Flight(Generic[EntryT]):
 
     async def wait(self) -> EntryT | Landing:
         """Returns what the leader brought, or why there is nothing."""
-        done, _ = await asyncio.wait([self._landed], timeout=max(0.0, self.ends_at - monotonic()))
+        if self._brought is not None:
+            return self._brought
+        landed = self._landed
+        if landed is None:
+            landed = self._landed = asyncio.get_running_loop().create_future()
+        done, _ = await asyncio.wait([landed], timeout=max(0.0, self.ends_at - monotonic()))
         if done:
-            return self._landed.result()
+            return landed.result()
         self.remove()
         return Landing.TOO_LONG
 
     def land(self, brought: EntryT | Landing) -> None:
         """Gives those who wait what was brought; a second call does nothing."""
-        self._remove(self)
+        self.remove()
         lease, self._lease = self._lease, None
         if lease is not None:
             lease.release()
-        if not self._landed.done():
-            self._landed.set_result(brought)
+        if self._brought is None:
+            self._brought = brought
+            if self._landed is not None:
+                self._landed.set_result(brought)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +127,7 @@ class Flights(Generic[EntryT]):
         flights = self._flights.get()
         if len(flights) >= self._most:
             return None
-
-        def remove(flight: Flight[EntryT]) -> None:
-            if flights.get(key) is flight:
-                del flights[key]
-
-        flight: Flight[EntryT] = Flight(remove, self._deadline_seconds + grace_seconds)
+        flight: Flight[EntryT] = Flight(flights, key, self._deadline_seconds + grace_seconds)
         flights[key] = flight
         return flight
 
@@ -138,8 +143,8 @@ class Flights(Generic[EntryT]):
 
     def refusal(self, key: bytes) -> str | None:
         """Returns why the last response could not be stored; None where it was, or that is long ago."""
-        reason, until = self._refusals.get(key, ("", 0.0))
-        return reason if monotonic() < until else None
+        refused = self._refusals.get(key)
+        return refused[0] if refused is not None and monotonic() < refused[1] else None
 
     def accept(self, key: bytes) -> None:
         """Takes note that a response was stored."""

@@ -331,7 +331,7 @@ class Cache:
         self, request: CacheRequest, key: bytes, flight: Flight[StoredResponse], sighting: Sighting
     ) -> Transaction:
         """Leads a flight, once no other process does."""
-        lease = self._levels.lease(request.address(key), sighting)
+        lease = self._levels.lease(request.address(key), sighting) if sighting.stamp else None
         if lease is None:
             return self._miss(request, sighting, flight, key)
         try:

@@ -107,8 +107,12 @@ class CacheRequest:
     def marks(self) -> tuple[str, ...]:
         """What its response can be evicted by: its path, and its tags."""
         if self._marks is None:
-            shared = map(shared_mark, self._template if len(self._template) == 1 else ())
-            self._marks = (*path_marks(self._scope), *shared, *tag_marks(self.tags))
+            marks = path_marks(self._scope)
+            if len(self._template) == 1:
+                marks += (shared_mark(self._template[0]),)
+            if self._tags is not None:
+                marks += tag_marks(self.tags)
+            self._marks = marks
         return self._marks
 
     def variant(self, names: Sequence[bytes]) -> bytes:

@@ -72,6 +72,10 @@ class Application(Protocol):
         """Returns the cache to use for this request."""
         ...
 
+    def admit_at_once(self, exchange: Exchange) -> bool:
+        """Gets a slot for the request if there is one; returns whether it has one."""
+        ...
+
     async def admit(self, exchange: Exchange) -> AnyResponse | None:
         """Gets a slot for the request; returns the refusal where there is none."""
         ...
@@ -300,14 +304,16 @@ class _Visit:
             if transaction.refresh is not None:
                 self._app.refresh_later(self._scope, transaction.refresh)
             return self._replay(transaction, transaction.hit)
-        hooks = len(hooks_of_this_request())
+        registered = hooks_of_this_request()
+        hooks = len(registered)
         try:
-            refusal = await self._app.admit(self._exchange) if self._exchange.slot is None else None
-            if refusal is not None:
-                transaction.abandon("limit")
-                return refusal
+            if not self._app.admit_at_once(self._exchange):
+                refusal = await self._app.admit(self._exchange)
+                if refusal is not None:
+                    transaction.abandon("limit")
+                    return refusal
             result = await run()
-            if len(hooks_of_this_request()) > hooks:
+            if len(registered) > hooks:
                 # They were registered by the view, and would be missing from a hit.
                 transaction.abandon("after-this-request")
             return await self._propose(transaction, result)

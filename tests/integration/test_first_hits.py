@@ -80,7 +80,8 @@ Step = bytes | Callable[[Shop], object]
 async def said(shop: Shop, steps: Sequence[Step], options: Any = OWN) -> list[bytes]:
     """Returns what is answered to each request, without the value of its date; other steps lie between."""
     answers: list[bytes] = []
-    async with listening(shop.app, options) as server:
+    settings = shop.app.current_settings().replace({"access_log_to_std": False})
+    async with listening(shop.app, options, settings) as server:
         for step in steps:
             if callable(step):
                 step(shop)
