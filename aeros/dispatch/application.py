@@ -73,6 +73,7 @@ class DispatchingApplication(Quart):
         self._runners: dict[Callable[..., Any], Runner] = {}
         self._ways: dict[str, Way] = {}
         self._goes_at_once: bool | None = None
+        self._plain_urls: bool | None = None
         super().__init__(*args, **kwargs)
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -80,7 +81,7 @@ class DispatchingApplication(Quart):
         # Whatever it is: what was found out about the application may be true no more.
         mine = self.__dict__
         mine["_changes"] = mine.get("_changes", 0) + 1
-        mine["_goes_at_once"] = None
+        mine["_goes_at_once"] = mine["_plain_urls"] = None
         if name in ("ensure_async", "sync_to_async"):
             self._runners.clear()
 
@@ -149,9 +150,10 @@ class DispatchingApplication(Quart):
             raise
         finally:
             try:
-                if _is_to_be_kept(request):
+                is_to_be_kept = _is_to_be_kept(request)
+                if is_to_be_kept:
                     self._preserved_context = context.copy()
-                if raised is not None or self._has_teardown(request):
+                if raised is not None or is_to_be_kept or self._has_teardown(request):
                     await context.auto_pop(raised)
                 else:
                     context.leave()
@@ -257,8 +259,20 @@ class DispatchingApplication(Quart):
             or self.teardown_appcontext_funcs
             or not isinstance(request, Request)
             or request.has_files
-            or _is_to_be_kept(request)
         )
+
+    @property
+    def has_plain_urls(self) -> bool:
+        """Whether a request's path alone leads to its rule, as far as the application can say."""
+        plain = self._plain_urls
+        if plain is None:
+            plain = vars(self)["_plain_urls"] = (
+                type(self.url_map) is RouteMap
+                and not self.subdomain_matching
+                and type(self).create_url_adapter is Quart.create_url_adapter
+                and "create_url_adapter" not in vars(self)
+            )
+        return plain
 
     def _may_go_at_once(self) -> bool:
         """Tells whether each step is taken as we know it."""

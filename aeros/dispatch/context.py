@@ -139,7 +139,7 @@ class RequestContext(ctx.RequestContext):
     def match_request(self) -> None:
         """Finds the rule that the request is for."""
         app, asked = self.app, self.request
-        if self._adapter is _UNMADE and _has_plain_urls(app):
+        if self._adapter is _UNMADE and getattr(app, "has_plain_urls", False):
             found = cast(RouteMap, app.url_map).find(asked, cast("str | None", app.config["SERVER_NAME"]))
             if found is not None:
                 asked.url_rule, asked.view_args = found
@@ -263,15 +263,6 @@ class RequestContext(ctx.RequestContext):
             made = interface.session_class if self.app.secret_key else interface.null_session_class
             self._session = made()
         return self._session
-
-
-def _has_plain_urls(app: Quart) -> bool:
-    return (
-        type(app.url_map) is RouteMap
-        and not app.subdomain_matching
-        and type(app).create_url_adapter is Quart.create_url_adapter
-        and "create_url_adapter" not in vars(app)
-    )
 
 
 async def template_context() -> dict[str, object]:

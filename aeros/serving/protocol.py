@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
+from functools import lru_cache
 from types import CodeType
 from typing import Any, Final, NamedTuple, cast
 from urllib.parse import unquote
@@ -47,6 +48,7 @@ _TWO_HOSTS: Final = b" "  # which is none
 # How many bytes of framing each byte of a body may need: a chunk of one has six.
 _FRAMING: Final = 16
 _LONGEST_KNOWN: Final = 2_048
+_MOST_TARGETS: Final = 1_000
 # What of uvicorn's protocol is used here: what it has and does, and where its own steps call ours.
 _INHERITED: Final = (
     "_should_upgrade",
@@ -585,11 +587,8 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
         self.on_response_complete()
 
     def _scope(self, version: str) -> Scope:
-        url = httptools.parse_url(self.url)
-        raw_path: bytes = url.path
-        path = raw_path.decode("ascii")
-        if "%" in path:
-            path = unquote(path)
+        parts_of = _remembered_parts if len(self.url) <= _LONGEST_KNOWN else _parts_of
+        path, raw_path, query = parts_of(self.url)
         root_path: str = self.root_path
         if root_path:
             path, raw_path = root_path + path, root_path.encode("ascii") + raw_path
@@ -606,7 +605,7 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
             "method": self.parser.get_method().decode("ascii"),
             "path": path,
             "raw_path": raw_path,
-            "query_string": url.query or b"",
+            "query_string": query,
         }
         if self.get_date is not None:
             own_date(scope)
@@ -651,3 +650,14 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
     def _unset_keepalive_if_required(self) -> None:
         # uvicorn calls it for each piece of data; here the timer goes on, and sees by itself.
         return
+
+
+def _parts_of(target: bytes) -> tuple[str, bytes, bytes]:
+    """Returns the path of a target, the same as it came, and its query."""
+    url = httptools.parse_url(target)
+    raw_path: bytes = url.path
+    path = raw_path.decode("ascii")
+    return unquote(path) if "%" in path else path, raw_path, url.query or b""
+
+
+_remembered_parts = lru_cache(_MOST_TARGETS)(_parts_of)
