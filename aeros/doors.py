@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _INNER: Final = "inner"
 _ANSWERED: Final = ("GET", "HEAD")
+_GET: Final = ("GET",)  # one for all entries
 # Of so many responses it is recorded how they were sent: those that are asked for most, whatever has room.
 # The recordings are objects that live long, and each of these makes the garbage collector's pauses longer.
 _MOST_RECORDED: Final = 1_000
@@ -209,7 +210,8 @@ class Doors:
             root_path,
         ):
             is_direct = _is_direct(path, root_path, scope["raw_path"])
-            shortcut = entry.shortcut = Shortcut(kept.way, path, root_path, is_direct, (method,))
+            methods = _GET if method == "GET" else (method,)
+            shortcut = entry.shortcut = Shortcut(kept.way, path, root_path, is_direct, methods)
             self._app.current_cache().name(entry, self._name_of(kept))
             settings = self._app.current_settings()
             if settings.metrics is not None and self.tally is None:

@@ -117,9 +117,11 @@ class Outgoing(CodedSend):
     def _sends_as_before(
         self, send: WholeSend, status: int, headers: RawHeaders, content: bytes, memory: HeadMemory
     ) -> bool:
-        if not send.is_clear or not send.at_once(status, headers, content, memory):
+        if not send.is_clear:
             return False
         self.on_start()
+        if not send.at_once(status, headers, content, memory):
+            return False
         self._discards = self.started = self.exchange.is_answered = True
         return True
 
