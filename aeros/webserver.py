@@ -38,6 +38,7 @@ from quart.wrappers import Request, Response
 
 from aeros.caching.application import CachingApplication
 from aeros.caching.entry import StoredResponse
+from aeros.caching.policy import SAFE_METHODS
 from aeros.caching.server import Cache, as_cache
 from aeros.caching.stores import CachelibCache, SharedStore, Store
 from aeros.caching.view import (
@@ -718,7 +719,8 @@ class WebServer(  # pyright: ignore[reportIncompatibleVariableOverride]
             kept = exchange.representation
             if isinstance(kept, StoredResponse):
                 self._listen(context, exchange, kept, response)
-        await self.evict_written(context, response)
+        if context.request.method not in SAFE_METHODS:
+            await self.evict_written(context, response)
 
     def _listen(
         self, context: QuartRequestContext, exchange: Exchange, kept: StoredResponse, response: AnyResponse

@@ -26,6 +26,11 @@ SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 """The methods that change nothing (RFC 9110 §9.2.1). All others may, known or not."""
 
 
+# Without any of these, a response's fields say nothing that bears on storing it.
+_TELLING: Final = frozenset({b"cache-control", b"content-encoding", b"expires", b"set-cookie", b"vary"})
+_NO_DIRECTIVES: Final = parse_response_directives(None)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """Whether a response may be stored.
@@ -85,12 +90,14 @@ def judge(
         accepted: Whether the route takes this status as it takes 200.
         now: Seconds since the epoch.
     """
-    directives = parse_response_directives(combined_value(headers, b"cache-control"))
-    stated = explicit_lifetime(headers, directives, now)
+    directives, stated, forbidden = _NO_DIRECTIVES, None, None
+    vary: tuple[bytes, ...] = ()
+    if not _TELLING.isdisjoint([name for name, _ in headers]):
+        directives = parse_response_directives(combined_value(headers, b"cache-control"))
+        stated = explicit_lifetime(headers, directives, now)
+        forbidden, vary = forbidden_reason(headers, directives), vary_names(headers)
     negative = rules.statuses.get(status)
-    reason = forbidden_reason(headers, directives) or _status_reason(
-        status, accepted or negative is not None, stated
-    )
+    reason = forbidden or _status_reason(status, accepted or negative is not None, stated)
     is_public = rules.shares_authorized or _is_public(directives)
     if reason is None and authorized and not is_public:
         reason = "authorization"
@@ -107,7 +114,7 @@ def judge(
         is_public=is_public,
         while_revalidate=while_revalidate,
         if_error=if_error,
-        vary=vary_names(headers),
+        vary=vary,
     )
 
 

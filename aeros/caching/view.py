@@ -224,7 +224,7 @@ def cached_view(
     view, the view just runs.
     """
     route = CachedRoute(rules.of_view(f"{run.__module__}.{run.__qualname__}"), conditions)
-    asks_nobody = route.asks_nobody
+    asks_nobody, selecting_fields = route.asks_nobody, route.selecting_fields
 
     @wraps(run)
     async def view(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -235,6 +235,7 @@ def cached_view(
         if exchange is None or scope is None or exchange.is_claimed:
             return await run(*args, **kwargs)
         exchange.is_claimed = True
+        exchange.selecting_fields = selecting_fields
         visit = _Visit(app, route, exchange, scope, tags_of(rules, args, kwargs), asks_nobody=asks_nobody)
         # What Quart is given is a response; the view's own type stays what callers are told.
         return cast(T, await visit.answer(lambda: run(*args, **kwargs)))
@@ -297,7 +298,6 @@ class _Visit:
         self._asks_nobody = asks_nobody
 
     async def answer(self, run: Callable[[], Awaitable[object]]) -> AnyResponse:
-        self._exchange.selecting_fields = self._route.selecting_fields
         transaction = self._exchange.transaction = await self._open()
         if transaction.hit is not None:
             self._exchange.release_slot()

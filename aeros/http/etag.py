@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from hashlib import blake2b
+from hashlib import sha256
 from typing import Literal
 
 from aeros.http.fields import OWS, parse_http_date
@@ -70,8 +70,9 @@ def strong_match(a: EntityTag, b: EntityTag) -> bool:
 
 
 def entity_tag_of(body: bytes) -> EntityTag:
-    """Returns a strong tag that is the same for the same bytes, in every process (BLAKE2b, 96 bits)."""
-    return EntityTag(blake2b(body, digest_size=12).hexdigest())
+    """Returns a strong tag that is the same for the same bytes, in every process (SHA-256, 96 bits)."""
+    # Of the sound ones the fastest where the processor has instructions for it, as all of today have.
+    return EntityTag(sha256(body, usedforsecurity=False).hexdigest()[:24])
 
 
 def for_coding(tag: EntityTag, coding: str) -> EntityTag:

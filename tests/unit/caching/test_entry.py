@@ -340,3 +340,18 @@ def test_a_mark_has_a_size() -> None:
     """Marks are bounded by the same memory."""
     mark = VaryMark(key=b"k" * 100, names=(b"accept",), stored_at=0.0, lifetime=1.0)
     assert mark.size > 106
+
+
+def test_demand_is_hits_that_come_soon_after_each_other() -> None:
+    """Three of them, each within a second of the one before; a clock that is set back begins anew."""
+    entry = response(variants={})
+    for moment in (10.0, 11.0, 12.5, 13.0):
+        entry.note_hit(moment)
+        assert not entry.is_in_demand
+    entry.note_hit(14.0)
+    assert entry.is_in_demand
+    entry.note_hit(13.9)
+    assert not entry.is_in_demand
+    entry.note_hit(13.9)
+    entry.note_hit(14.9)
+    assert entry.is_in_demand

@@ -124,7 +124,7 @@ def test_a_tag_that_could_not_be_sent_is_refused(opaque: str) -> None:
 
 def test_the_tag_of_a_body_depends_on_its_bytes_only() -> None:
     """The tag is strong, 24 hexadecimal digits, and the same in every process and version."""
-    assert str(entity_tag_of(b"")) == '"b8e1dda3ac0aa3820ad2990b"'
+    assert str(entity_tag_of(b"")) == '"e3b0c44298fc1c149afbf4c8"'
     assert entity_tag_of(b"a") == entity_tag_of(bytes([0x61]))
     assert entity_tag_of(b"a") != entity_tag_of(b"b")
     assert not entity_tag_of(b"a").weak
