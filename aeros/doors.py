@@ -9,7 +9,7 @@ Where anything is in doubt they are closed, and door 3 answers.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias, cast
 from urllib.parse import unquote
@@ -40,9 +40,14 @@ _GET: Final = ("GET",)  # one for all entries
 # Of so many responses it is recorded how they were sent: those that are asked for most, whatever has room.
 # The recordings are objects that live long, and each of these makes the garbage collector's pauses longer.
 _MOST_RECORDED: Final = 1_000
+_LONGEST_RECORDED: Final = 4_096  # bytes of a target, which outlives its response among them
 
 
-Name: TypeAlias = tuple[object, ...]
+Name: TypeAlias = tuple[object, str, bytes, bytes, bytes]
+"""What the doors find a response by: themselves, the scheme, the host, the path as it came, and the query.
+
+A tuple of what has no references, which a garbage collector need not visit again and again.
+"""
 
 
 class Question(NamedTuple):
@@ -132,7 +137,7 @@ class Doors:
         self._coder = coder
         # Names these doors where several have one cache; unlike them nothing that a garbage collector visits.
         self._mark = object()
-        self._recorded: dict[Name, None] = {}
+        self._recorded: OrderedDict[Name, None] = OrderedDict()
         self._answered = Exchange()
         self._answered.transaction = cast("Any", _Answered())
         self._answered.is_answered = True
@@ -212,13 +217,14 @@ class Doors:
             is_direct = _is_direct(path, root_path, scope["raw_path"])
             methods = _GET if method == "GET" else (method,)
             shortcut = entry.shortcut = Shortcut(kept.way, path, root_path, is_direct, methods)
-            self._app.current_cache().name(entry, self._name_of(kept))
             settings = self._app.current_settings()
             if settings.metrics is not None and self.tally is None:
                 self.tally = Counter()
             self.is_used = True
         elif method not in shortcut.methods:
             shortcut.methods += (method,)
+        # Also one that was known: it came by another URL, or was looked for in a shared store meanwhile.
+        self._app.current_cache().name(entry, self._name_of(kept))
         return shortcut
 
     def _name_of(self, kept: _Kept) -> Name:
@@ -233,15 +239,17 @@ class Doors:
         self, entry: StoredResponse, name: Name, shortcut: Shortcut, key: RecordingKey, recording: Recording
     ) -> None:
         """Keeps a recording; where there are too many, those of the response recorded first leave."""
+        _, _, _, raw_path, query = name
+        if len(raw_path) + len(query) > _LONGEST_RECORDED:
+            return
         cache, recorded = self._app.current_cache(), self._recorded
         shortcut.add(key, recording)
         cache.name(entry, name)
         cache.recount(entry)
-        recorded.pop(name, None)
         recorded[name] = None
+        recorded.move_to_end(name)
         while len(recorded) > _MOST_RECORDED:
-            first = next(iter(recorded))
-            recorded.pop(first, None)
+            first, _ = recorded.popitem(last=False)
             forgotten = cache.find_named(first, cache.now())
             if forgotten is not None and forgotten.shortcut is not None:
                 forgotten.shortcut.recordings.clear()
@@ -299,7 +307,7 @@ class Doors:
             return None
         recording = shortcut.recordings.get(question.key)
         if recording is None:
-            made = self._made(entry, shortcut, question, compressor, settings)
+            made = self._made(entry, shortcut, question, now, compressor, settings)
             if made is None:
                 return None
             answer = made
@@ -354,9 +362,8 @@ class Doors:
             return None
         cache = self._app.current_cache()
         now = cache.now()
-        entry = cache.find_named(
-            (self._mark, scope["scheme"], asked.host, raw_path, scope["query_string"]), now
-        )
+        name = self._mark, scope["scheme"], asked.host, raw_path, scope["query_string"]
+        entry = cache.find_named(name, now)
         if entry is None:
             return None
         shortcut = entry.shortcut
@@ -382,13 +389,12 @@ class Doors:
         entry: StoredResponse,
         shortcut: Shortcut,
         question: Question,
+        now: float,
         compressor: Base | None,
         settings: ServerSettings,
     ) -> Answer | None:
         """Returns an answer of which nothing is recorded, by the steps that door 3 takes after the view's."""
         method, accept, is_dated = question.key
-        cache = self._app.current_cache()
-        now = cache.now()
         if (
             question.headers is not None
             or method not in shortcut.methods
@@ -401,7 +407,7 @@ class Doors:
             return None
         headers: RawHeaders = [] if accept is None else [(b"accept-encoding", cast(bytes, accept))]
         exchange = Exchange(settings=settings)
-        transaction = exchange.transaction = cache.replay(entry, now)
+        transaction = exchange.transaction = self._app.current_cache().replay(entry, now)
         exchange.representation = entry
         outgoing = Outgoing(
             _to_nobody,
