@@ -119,6 +119,10 @@ SEQUENCES: Final[dict[str, tuple[list[Step], list[int]]]] = {
     ),
     "an escaped path": ([asking("/pages/a%20b"), asking("/pages/a%20b")], [1, 0, 0]),
     "two ways to write a path": ([asking("/pages/a"), asking("/pages/%61"), asking("/pages/a")], [1, 0, 0]),
+    "another query, which the key has not": (
+        [asking(f"/pages/1?{query}") for query in ("a", "b", "b", "a", "a")],
+        [2, 0, 2],
+    ),
     "nothing": ([asking("/empty"), asking("/empty")], [0, 0, 1]),
     "an id that the view gives": ([asking("/given"), asking("/given")], [1, 0, 0]),
     "again and again": ([GET, GET, GET, GET, GET, CODED, CODED, CODED], [7, 0, 0]),
@@ -209,6 +213,16 @@ async def test_so_many_are_recorded_at_the_most(monkeypatch: pytest.MonkeyPatch)
     assert shop.recorded() == 3
     assert shop.app.cache_stats().bytes <= before + 100
     assert shop.doors[1:] == [0, 0]
+
+
+async def test_long_targets_are_not_recorded() -> None:
+    """What is kept of them would outlive their responses; they are answered all the same."""
+    shop = Shop(early=True)
+    target = asking("/pages/" + "x" * 5_000)
+    answers = await said(shop, [target] * 6)
+    assert set(answers[1:]) == {answers[1]}
+    assert shop.recorded() == 0
+    assert shop.doors == [5, 0, 0]
 
 
 async def test_recorded_one_that_is_gone_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
