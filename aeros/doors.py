@@ -317,10 +317,14 @@ class Doors:
             if not recording.is_current(entry, now):
                 return None
             headers = question.headers
-            if headers is not None and is_match(question.method, headers, entry.status, recording.headers):
+            kept = recording.answer
+            if headers is None and kept is not None:
+                answer = cast(Answer, kept)
+            elif headers is not None and is_match(question.method, headers, entry.status, recording.headers):
                 answer = Answer(304, without_content(recording.headers), b"", None)
             else:
                 answer = Answer(entry.status, recording.headers, recording.content, recording)
+                recording.answer = answer
         cache.note_hit(1 if scope is None else 2)
         if self.tally is not None:
             rule: str = cast(Any, shortcut.way).rule

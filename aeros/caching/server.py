@@ -89,7 +89,7 @@ class Cache:
         )
         self._counts: Counter[str] = Counter()
         self._bypasses: Counter[str] = Counter()
-        self._early: Counter[int] = Counter()
+        self._early: list[int] = [0, 0, 0]  # hits by door; those at door 0, which there is not, are none
         self._levels = Levels(
             self._store,
             max_bytes=self.max_bytes,
@@ -186,7 +186,6 @@ class Cache:
 
     def note_hit(self, door: int) -> None:
         """Counts a hit that was answered early: at door 1 or 2."""
-        self._counts["hits"] += 1
         self._early[door] += 1
 
     def bypass(self, reason: str) -> Transaction:
@@ -497,10 +496,8 @@ class Cache:
         memory = self._levels.memory
         counts = self._counts
         return CacheStats(
-            hits=counts["hits"],
-            hits_by_door=MappingProxyType(
-                {1: self._early[1], 2: self._early[2], 3: counts["hits"] - self._early[1] - self._early[2]}
-            ),
+            hits=counts["hits"] + self._early[1] + self._early[2],
+            hits_by_door=MappingProxyType({1: self._early[1], 2: self._early[2], 3: counts["hits"]}),
             stale=counts["stale"],
             misses=counts["misses"],
             collapsed=counts["collapsed"],

@@ -44,6 +44,7 @@ class Recording:
     Attributes:
         headers: The fields as they are now, once ``is_current()`` has said so.
         head: Whatever a server makes of ``headers``, and what it was made for.
+        answer: Whatever the doors have made of it; None: it says another time than that.
     """
 
     __slots__ = (
@@ -53,6 +54,7 @@ class Recording:
         "_stored_at",
         "_ttl_until",
         "_until",
+        "answer",
         "content",
         "head",
         "headers",
@@ -64,6 +66,7 @@ class Recording:
         self.content: bytes = content
         self.terms: tuple[object, ...] = terms
         self.head: tuple[object, object, bytes, bool] | None = None
+        self.answer: object = None
         self._age_at = self._status_at = -1
         self._since = self._until = self._ttl_until = 0.0
         self._stored_at: float = 0.0
@@ -106,6 +109,7 @@ class Recording:
             told = CacheStatus(hit=True, ttl=int(ttl)).render().encode("ascii")
             headers[self._status_at] = (b"cache-status", told)
         self.headers = headers
+        self.answer = None
         self._since = now
         self._stored_at = entry.stored_at
         # Whole seconds are told: an age is one more from the full second on, a rest one less after it.
