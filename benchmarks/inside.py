@@ -85,7 +85,7 @@ ROWS = {
     "stream": Inside("aeros, 100 chunks", aeros_apps.plain, get("/stream")),
     "door1": Inside("aeros, hit, door 1", aeros_apps.plain, get("/rows")),
     "door2": Inside("aeros, hit, door 2", aeros_apps.plain, get("/rows"), is_ours=False),
-    "behind": Inside("aeros, hit, door 2, behind a proxy", aeros_apps.plain, proxied),
+    "behind": Inside("aeros, hit, behind a proxy", aeros_apps.plain, proxied),
     "door3": Inside("aeros, hit, door 3", aeros_apps.late, get("/rows")),
     "fresh": Inside("aeros, 24 KB, not cached, br", aeros_apps.plain, get("/fresh?page={n}")),
     "miss": Inside("aeros, 24 KB, cached, all misses", aeros_apps.plain, get("/reports?page={n}")),

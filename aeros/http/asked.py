@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from aeros.types import RawHeaders
 
-_HOST, _ACCEPT, _CONDITION, _COOKIE, _CLOSING = range(5)
+_HOST, _ACCEPT, _CONDITION, _COOKIE, _FORWARDED, _CLOSING = range(6)
 # What of a request's fields counts. All others that a stored response depends on close the short ways.
 _NOTED: Final = {
     b"host": _HOST,
@@ -23,12 +23,19 @@ _NOTED: Final = {
     b"range": _CLOSING,
     b"transfer-encoding": _CLOSING,
     b"upgrade": _CLOSING,
-    b"x-forwarded-host": _CLOSING,
+    b"x-forwarded-host": _FORWARDED,
 }
 
 
 class Asked(NamedTuple):
-    """What of a request's fields decides about an answer."""
+    """What of a request's fields decides about an answer.
+
+    Attributes:
+        host: The request's ``Host``, and on a second line the one that a proxy says it was, if any.
+        accept: What content codings it takes.
+        condition: Its ``If-None-Match``.
+        has_cookie: Whether it has one.
+    """
 
     host: bytes
     accept: bytes | None
@@ -41,6 +48,7 @@ def asked_of(headers: RawHeaders) -> Asked | None:
     host: bytes | None = None
     accept: bytes | None = None
     condition: bytes | None = None
+    forwarded: bytes | None = None
     has_cookie = False
     for name, value in headers:
         kind = _NOTED.get(name)
@@ -54,6 +62,10 @@ def asked_of(headers: RawHeaders) -> Asked | None:
             condition = value
         elif kind == _COOKIE:
             has_cookie = True
+        elif kind == _FORWARDED and forwarded is None:
+            forwarded = value
         else:
             return None
-    return None if host is None else Asked(host, accept, condition, has_cookie)
+    if host is None:
+        return None
+    return Asked(host if forwarded is None else b"%b\n%b" % (host, forwarded), accept, condition, has_cookie)

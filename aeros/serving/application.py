@@ -9,6 +9,7 @@ from logging import Logger
 from typing import Any, Final, NamedTuple, Protocol, cast
 from urllib.parse import quote
 
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.flow_control import service_unavailable
 
 from aeros.exchange import HeadMemory, exchange_of, own_date
@@ -149,6 +150,7 @@ class ServedApplication:
         known: Requests that were answered without calling the application, by the bytes they came in.
         get_date: Gives the value of ``Date``; None where nobody is to write one.
         marking: Says what a response to a hit has beside what is stored; None where that is nothing.
+        trusting: uvicorn's middleware for proxies around nothing; None: no proxy has told anything yet.
         lacking: What uvicorn's protocol lacks, if it is used instead of the one that stands on it.
     """
 
@@ -161,6 +163,7 @@ class ServedApplication:
         self.get_date: Callable[[], bytes] | None = self._current_date if writes_date else None
         self.field_lines: FieldLines = FieldLines()
         self.outbox: Outbox = Outbox()
+        self.trusting: ProxyHeadersMiddleware | None = None
         self.known: dict[bytes, KnownRequest] = {}
         marked = settings.request_ids or settings.server_timing
         self.marking: HitMarking | None = HitMarking(settings) if marked else None

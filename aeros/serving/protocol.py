@@ -11,7 +11,9 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import Context
+from copy import copy
 from functools import lru_cache
 from types import CodeType
 from typing import Any, Final, NamedTuple, cast
@@ -164,6 +166,7 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
         # Most requests say nothing that its middleware would look for.
         is_proxied = type(app) is ProxyHeadersMiddleware
         self._unproxied = cast(ASGIApplication, app.app) if is_proxied else self._app
+        self._proxied = app if is_proxied else None
         if cast(object, self._unproxied) is self.served and not self.served.logs_access:
             self._unproxied = self.served.app  # the server's part of a request is done here
         # The lines that every response has, and the fields that they were made of.
@@ -507,8 +510,7 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
         """Answers a request without calling the application; returns whether it could (door 1)."""
         url = self.url
         if (
-            self._is_forwarded
-            or not self._is_clear()
+            not self._is_clear()
             # Another form of target than a path, or one that libraries read in different ways.
             or url[:1] != b"/"
             or url[1:2] == b"/"
@@ -518,7 +520,7 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
         began = 0.0 if self._marking is None else time.perf_counter()
         raw_path, _, query = url.partition(b"?")
         method = self.parser.get_method().decode("ascii")
-        scheme = cast(str, self.scheme)
+        scheme, client = self._origin()
         is_dated = self.get_date is not None
         question = doors.question(method, scheme, raw_path, query, self._fields, is_dated=is_dated)
         answer = None if question is None else doors.find(question)
@@ -529,10 +531,11 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
         given = None if marking is None else marking.given_id(self._fields)
         request = KnownRequest(scheme, method, raw_path + b"?" + query if query else raw_path, question)
         keeps_alive = self.parser.should_keep_alive() and not self._is_retired
-        # One with an id of its own does not come a second time.
-        if keeps_alive and given is None and answer.is_lasting:
+        # One with an id of its own does not come a second time; and whether a proxy is trusted depends on
+        # where it connects from, which the same bytes do not tell.
+        if keeps_alive and given is None and answer.is_lasting and not self._is_forwarded:
             self._answered = request
-        self._give(request, answer, keeps_alive=keeps_alive, began=began, given=given)
+        self._give(request, answer, client, keeps_alive=keeps_alive, began=began, given=given)
         return True
 
     def _answered_whole(self) -> KnownRequest | None:
@@ -548,7 +551,7 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
         answer = doors.find(request.question)
         if answer is None:
             return False
-        self._give(request, answer, keeps_alive=True, began=began)
+        self._give(request, answer, self.client, keeps_alive=True, began=began)
         return True
 
     def _is_clear(self) -> bool:
@@ -564,6 +567,7 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
         self,
         request: KnownRequest,
         answer: EarlyAnswer,
+        client: tuple[str, int] | None,
         *,
         keeps_alive: bool,
         began: float,
@@ -581,10 +585,29 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
         content = b"" if request.method == "HEAD" else answer.content
         self._outbox.hold(self.loop, self.transport, head + end, content)
         if self.served.logs_access:
-            self.served.log_hit(self.client, request.method, request.target, answer, request_id)
+            self.served.log_hit(client, request.method, request.target, answer, request_id)
         if not keeps_alive:
             self.direct().close()
         self.on_response_complete()
+
+    def _origin(self) -> tuple[str, tuple[str, int] | None]:
+        """Returns a request's scheme and its client's address, as a proxy tells them that is trusted."""
+        if not self._is_forwarded or self._proxied is None:
+            return cast(str, self.scheme), self.client
+        # uvicorn's own middleware says whom it trusts; it waits for nothing but what it is around.
+        trusting = self.served.trusting
+        if trusting is None or trusting.trusted_hosts is not self._proxied.trusted_hosts:
+            trusting = self.served.trusting = copy(self._proxied)
+            trusting.app = _nowhere
+        scope: Scope = {
+            "type": "http",
+            "scheme": self.scheme,
+            "client": self.client,
+            "headers": self._fields,
+        }
+        with suppress(StopIteration):
+            trusting(cast(Any, scope), cast(Any, None), cast(Any, None)).send(None)
+        return scope["scheme"], scope["client"]
 
     def _scope(self, version: str) -> Scope:
         parts_of = _remembered_parts if len(self.url) <= _LONGEST_KNOWN else _parts_of
@@ -650,6 +673,10 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
     def _unset_keepalive_if_required(self) -> None:
         # uvicorn calls it for each piece of data; here the timer goes on, and sees by itself.
         return
+
+
+async def _nowhere(_scope: object, _receive: object, _send: object) -> None:
+    """Stands for the application where only the scope matters."""
 
 
 def _parts_of(target: bytes) -> tuple[str, bytes, bytes]:

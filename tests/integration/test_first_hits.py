@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final, cast
 
+import httpx
 import pytest
 from quart import Response
 
@@ -123,6 +125,26 @@ SEQUENCES: Final[dict[str, tuple[list[Step], list[int]]]] = {
         [asking(f"/pages/1?{query}") for query in ("a", "b", "b", "a", "a")],
         [2, 0, 2],
     ),
+    "a proxy's client": (
+        [asking("/pages/1", f"X-Forwarded-For: {who}") for who in ("192.0.2.1", "192.0.2.1", "192.0.2.2, x")],
+        [2, 0, 0],
+    ),
+    "a proxy's scheme": (
+        [
+            GET,
+            *[asking("/pages/1", "X-Forwarded-Proto: https")] * 2,
+            GET,
+            asking("/pages/1", "X-Forwarded-Proto: x"),
+        ],
+        [3, 0, 0],
+    ),
+    "a proxy's host": (
+        [
+            asking("/pages/1", *(f"X-Forwarded-Host: {host}" for host in hosts))
+            for hosts in (("a",), ("a",), ("b",), (), ("b",), ("a", "b"), ("a", "b"))
+        ],
+        [2, 0, 1],
+    ),
     "nothing": ([asking("/empty"), asking("/empty")], [0, 0, 1]),
     "an id that the view gives": ([asking("/given"), asking("/given")], [1, 0, 0]),
     "again and again": ([GET, GET, GET, GET, GET, CODED, CODED, CODED], [7, 0, 0]),
@@ -140,6 +162,34 @@ async def test_first_hit_is_what_the_view_s_door_says(name: str, compressor: Any
     assert early.doors == doors
     assert late.doors[:2] == [0, 0]
     assert early.runs == late.runs
+
+
+async def test_proxy_that_is_not_trusted_tells_nothing() -> None:
+    """What it says of the scheme is not believed anywhere, nor are bytes known that a trusted one sent."""
+    secure = asking("/pages/1", "X-Forwarded-Proto: https")
+    steps: list[Step] = [GET, *[secure] * 6, GET]
+    options = {**OWN, "forwarded_allow_ips": "192.0.2.7"}
+    early, late = Shop(early=True), Shop(early=False)
+    assert await said(early, steps, options) == await said(late, steps, options)
+    assert (early.runs, late.runs) == (1, 1)
+    assert early.doors == [7, 0, 0]
+    trusted = Shop(early=True)
+    async with listening(trusted.app, OWN) as server:
+        for _ in range(6):
+            await server.say([secure])
+        assert trusted.runs == 1
+        assert list(server.served.known) == []
+
+
+def test_access_log_tells_the_client_behind_a_proxy(tmp_path: Path) -> None:
+    """A hit at door 1 as a miss at the view's."""
+    shop, log = Shop(early=True), tmp_path / "access.log"
+    settings = {"access_log_file": log, "access_log_to_std": False}
+    with shop.app.run_in_thread(**settings) as server:
+        for _ in range(2):
+            httpx.get(f"{server.url}/pages/1", headers={"X-Forwarded-For": "192.0.2.1"})
+    assert shop.doors == [1, 0, 0]
+    assert [line.count("192.0.2.1") for line in log.read_text().splitlines()] == [1, 1]
 
 
 async def test_first_hit_behind_uvicorn_s_own_protocol() -> None:
