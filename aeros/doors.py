@@ -16,11 +16,12 @@ from urllib.parse import unquote
 
 from aeros.caching.response import fields_of_hit
 from aeros.caching.shortcut import Recording, RecordingKey, Shortcut
+from aeros.compression.response import OPTED_OUT
 from aeros.exchange import Exchange, attach_exchange, exchange_of, note_rule, owns_date, was_asked
 from aeros.http.asked import asked_of
 from aeros.http.cache_status import CacheStatus
 from aeros.http.conditional import is_content_field, is_match, without_content
-from aeros.http.fields import first_value, steers_connection
+from aeros.http.fields import first_value, is_sendable, steers_connection
 from aeros.outgoing import Outgoing
 from aeros.request_id import FIELD_NAME
 from aeros.types import Message, RawHeaders, Scope
@@ -36,11 +37,13 @@ if TYPE_CHECKING:
 
 _INNER: Final = "inner"
 _ANSWERED: Final = ("GET", "HEAD")
+_GREATEST_STATUS: Final = 599
 _GET: Final = ("GET",)  # one for all entries
 # Of so many responses it is recorded how they were sent: those that are asked for most, whatever has room.
 # The recordings are objects that live long, and each of these makes the garbage collector's pauses longer.
 _MOST_RECORDED: Final = 1_000
-_LONGEST_RECORDED: Final = 4_096  # bytes of a target, which outlives its response among them
+_LONGEST_RECORDED: Final = 4_096  # bytes of a key, which outlives its response among them
+_LONGEST_NAME: Final = 4_096  # bytes of a host and a target
 
 
 Name: TypeAlias = tuple[object, str, bytes, bytes, bytes]
@@ -137,7 +140,7 @@ class Doors:
         self._coder = coder
         # Names these doors where several have one cache; unlike them nothing that a garbage collector visits.
         self._mark = object()
-        self._recorded: OrderedDict[Name, None] = OrderedDict()
+        self._recorded: OrderedDict[bytes, None] = OrderedDict()
         self._answered = Exchange()
         self._answered.transaction = cast("Any", _Answered())
         self._answered.is_answered = True
@@ -174,11 +177,14 @@ class Doors:
             or entry.vary
             or exchange.personal is not None
             or exchange.opted_out
+            or OPTED_OUT in entry.headers  # which a compressor further out is told by the view's answer only
             or exchange.settings is not settings
+            or (entry.shortcut is None and not _is_sendable(entry))
         ):
             return
         kept = _Kept(scope, asked.host, entry, way)
-        self._know(kept)
+        if not self._know(kept):
+            return
         if not entry.is_in_demand or transaction.hit is not entry or asked.condition is not None:
             return
         compressor = self._app.current_compressor()
@@ -204,53 +210,58 @@ class Doors:
 
         exchange.recorder = record
 
-    def _know(self, kept: _Kept) -> Shortcut:
-        """Has an entry found by the URL of its request."""
+    def _know(self, kept: _Kept) -> Shortcut | None:
+        """Has an entry found by the URL of its request; None where that is too long to be kept."""
         entry, scope = kept.entry, kept.scope
-        path, root_path, method = scope["path"], scope.get("root_path", ""), scope["method"]
+        path, root_path, method, raw_path = (
+            scope["path"],
+            scope.get("root_path", ""),
+            scope["method"],
+            scope["raw_path"],
+        )
+        name = self._mark, scope["scheme"], kept.host, raw_path, scope["query_string"]
+        size = len(kept.host) + len(raw_path) + len(scope["query_string"])
+        if size > _LONGEST_NAME:
+            return None
         shortcut = entry.shortcut
         if shortcut is None or (shortcut.way, shortcut.path, shortcut.root_path) != (
             kept.way,
             path,
             root_path,
         ):
-            is_direct = _is_direct(path, root_path, scope["raw_path"])
             methods = _GET if method == "GET" else (method,)
-            shortcut = entry.shortcut = Shortcut(kept.way, path, root_path, is_direct, methods)
+            shortcut = entry.shortcut = Shortcut(kept.way, path, root_path, methods)
             settings = self._app.current_settings()
             if settings.metrics is not None and self.tally is None:
                 self.tally = Counter()
             self.is_used = True
         elif method not in shortcut.methods:
             shortcut.methods += (method,)
+        shortcut.is_direct = _is_direct(path, root_path, raw_path)
         # Also one that was known: it came by another URL, or was looked for in a shared store meanwhile.
-        self._app.current_cache().name(entry, self._name_of(kept))
+        self._app.current_cache().name(entry, name, size)
         return shortcut
-
-    def _name_of(self, kept: _Kept) -> Name:
-        scope = kept.scope
-        return self._mark, scope["scheme"], kept.host, scope["raw_path"], scope["query_string"]
 
     def _keep(self, kept: _Kept, key: RecordingKey, recording: Recording, status: CacheStatus | None) -> None:
         if recording.begins_at(kept.entry, self._app.current_cache().now(), status):
-            self._add(kept.entry, self._name_of(kept), self._know(kept), key, recording)
+            shortcut = self._know(kept)
+            if shortcut is not None:
+                self._add(kept.entry, shortcut, key, recording)
 
     def _add(
-        self, entry: StoredResponse, name: Name, shortcut: Shortcut, key: RecordingKey, recording: Recording
+        self, entry: StoredResponse, shortcut: Shortcut, key: RecordingKey, recording: Recording
     ) -> None:
         """Keeps a recording; where there are too many, those of the response recorded first leave."""
-        _, _, _, raw_path, query = name
-        if len(raw_path) + len(query) > _LONGEST_RECORDED:
+        if len(entry.key) > _LONGEST_RECORDED:
             return
         cache, recorded = self._app.current_cache(), self._recorded
         shortcut.add(key, recording)
-        cache.name(entry, name)
         cache.recount(entry)
-        recorded[name] = None
-        recorded.move_to_end(name)
+        recorded[entry.key] = None
+        recorded.move_to_end(entry.key)
         while len(recorded) > _MOST_RECORDED:
             first, _ = recorded.popitem(last=False)
-            forgotten = cache.find_named(first, cache.now())
+            forgotten = cache.kept(first)
             if forgotten is not None and forgotten.shortcut is not None:
                 forgotten.shortcut.recordings.clear()
                 cache.recount(forgotten)
@@ -342,7 +353,7 @@ class Doors:
             is_observed: Whether what the settings have observed of a request is; else there is no answer yet.
         """
         raw_path = scope.get("raw_path")
-        if not isinstance(raw_path, bytes) or was_asked(scope):
+        if not isinstance(raw_path, bytes) or was_asked(scope, self):
             return None
         question = self.question(
             scope["method"],
@@ -433,7 +444,7 @@ class Doors:
         status = transaction.status if transaction.shows_status else None
         if not recording.begins_at(entry, now, status):
             return Answer(*made, None, is_lasting=False)
-        self._add(entry, question.name, shortcut, question.key, recording)
+        self._add(entry, shortcut, question.key, recording)
         return Answer(*made, recording)
 
     def _is_open(self, shortcut: Shortcut, has_cookie: bool) -> bool:
@@ -450,6 +461,11 @@ class _Answered:
 
     __slots__ = ()
     status = CacheStatus(hit=True)
+
+
+def _is_sendable(entry: StoredResponse) -> bool:
+    """Tells whether a server sends such a response; of one that it does not, the view's door tells."""
+    return entry.status <= _GREATEST_STATUS and is_sendable(entry.headers)
 
 
 def _may_repeat(compressor: Base | None, settings: ServerSettings) -> bool:

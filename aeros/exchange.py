@@ -285,11 +285,11 @@ def rule_of(scope: Mapping[str, object]) -> str | None:
     return None if exchange is None else exchange.rule
 
 
-def note_asked(scope: Scope) -> None:
-    """Takes note that a server has asked in vain for an answer that needs no view."""
-    scope[_ASKED_KEY] = True
+def note_asked(scope: Scope, answers: object) -> None:
+    """Takes note that a server has asked in vain for an answer that needs no view, and whom it has asked."""
+    scope[_ASKED_KEY] = answers
 
 
-def was_asked(scope: Mapping[str, object]) -> bool:
-    """Tells whether a server has asked for an answer that needs no view, so that nobody need ask again."""
-    return _ASKED_KEY in scope
+def was_asked(scope: Mapping[str, object], answers: object) -> bool:
+    """Tells whether a server has asked those who are here already, so that nobody need ask them again."""
+    return scope.get(_ASKED_KEY) is answers

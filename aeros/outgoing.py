@@ -147,7 +147,7 @@ class Outgoing(CodedSend):
         plain = known.get(key)
         if plain is not None and plain.terms[0] is compressor and plain.terms[1] is self._global:
             return plain
-        if status in _BODILESS or len(kind) > _LONGEST_TYPE or len(known) >= _MOST_PLAIN:
+        if status in _BODILESS or len(kind) > _LONGEST_TYPE or (plain is None and len(known) >= _MOST_PLAIN):
             return None
         made = self.made_at_once(status, headers, body)
         if made is None or made[0] != status or made[2] is not body or steers_connection(made[1]):

@@ -130,9 +130,14 @@ class Levels:
             return None
         return room.entry if isinstance(room.entry, StoredResponse) else None
 
-    def name(self, entry: StoredResponse, name: Hashable) -> None:
-        """Gives a response in memory another name."""
-        self.memory.name(entry, name)
+    def name(self, entry: StoredResponse, name: Hashable, name_bytes: int) -> None:
+        """Gives a response in memory another name, which takes so many bytes."""
+        self.memory.name(entry, name, name_bytes)
+
+    def kept(self, key: bytes) -> StoredResponse | None:
+        """Returns a response in memory, whether it may be used or not, and without using it."""
+        entry = self.memory.peek(key)
+        return entry if isinstance(entry, StoredResponse) else None
 
     def recount(self, entry: StoredResponse) -> None:
         """Counts what has been made of a response in memory, of which the store need not know."""

@@ -172,9 +172,13 @@ class Cache:
         """Returns a response in memory that was given this name; it may be stale."""
         return self._levels.find_named(name, now)
 
-    def name(self, entry: StoredResponse, name: Hashable) -> None:
+    def kept(self, key: bytes) -> StoredResponse | None:
+        """Returns a response in memory, whether it may be used or not, and without using it."""
+        return self._levels.kept(key)
+
+    def name(self, entry: StoredResponse, name: Hashable, name_bytes: int) -> None:
         """Gives a response another name than its key, under which ``find_named`` finds it."""
-        self._levels.name(entry, name)
+        self._levels.name(entry, name, name_bytes)
 
     def recount(self, entry: StoredResponse) -> None:
         """Counts the bytes of a response anew: it was recorded how it was sent, or that was forgotten."""

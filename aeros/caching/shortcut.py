@@ -132,16 +132,16 @@ class Shortcut:
         way: What the application has said of the way to its view; its own.
         path: The path as the router sees it.
         root_path: Where the application is mounted.
-        is_direct: Whether the path is what a server makes of the raw one, and nothing is mounted.
         methods: Of which requests it is known that the way is theirs.
+        is_direct: Whether the path is what a server makes of the raw one, and nothing is mounted.
         recordings: Answers, by what of a request decides between them.
     """
 
     way: object
     path: str
     root_path: str
-    is_direct: bool
     methods: tuple[str, ...]
+    is_direct: bool = False
     recordings: dict[tuple[object, ...], Recording] = field(
         default_factory=dict[tuple[object, ...], Recording]
     )

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 OWS = " \t"
 """Optional whitespace (RFC 9110 §5.6.3), to be given to ``str.strip``."""
 
+NO_NAME = re.compile(rb'[\x00-\x1f\x7f()<>@,;:\\\[\]={} \t"]')
+"""Finds what no field's name may have (RFC 9110 §5.1)."""
+
+NO_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+"""Finds what no field's value may have (RFC 9110 §5.5)."""
+
 HOP_BY_HOP: frozenset[bytes] = frozenset(
     {
         b"connection",
@@ -95,6 +101,11 @@ def _split_outside_quotes(value: str) -> list[str]:
             return elements + value[match.start() :].split(",")
         elements.append(match[1])
     return elements
+
+
+def is_sendable(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Tells whether all lines have a name and a value that a server sends (RFC 9110 §5.1, §5.5)."""
+    return all(name and not NO_NAME.search(name) and not NO_VALUE.search(value) for name, value in headers)
 
 
 def steers_connection(headers: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Final
 
 from aeros.exchange import Arrival, HeadMemory, WholeSend
+from aeros.http.fields import NO_NAME, NO_VALUE
 from aeros.types import ASGIApplication, Message, RawHeaders, Scope
 
 if TYPE_CHECKING:
     from aeros.serving.protocol import HTTPProtocol
 
-_NO_NAME: Final = re.compile(rb'[\x00-\x1f\x7f()<>@,;:\\\[\]={} \t"]')
-_NO_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _EMPTY: Final = frozenset({204, 304})
 _FAILURE: Final = b"Internal Server Error"
 _MOST_NAMES: Final = 1_000
@@ -414,7 +412,7 @@ class FieldLines(dict[tuple[bytes, bytes], bytes]):
         name = self._names.get(given)
         if name is not None:
             return name
-        if not given or _NO_NAME.search(given):
+        if not given or NO_NAME.search(given):
             raise RuntimeError("Invalid HTTP header name.")
         name = given.lower()
         if len(self._names) < _MOST_NAMES and len(given) <= _LONGEST_NAME:
@@ -432,7 +430,7 @@ class FieldLines(dict[tuple[bytes, bytes], bytes]):
         Raises:
             RuntimeError: The value can not be sent.
         """
-        if _NO_VALUE.search(value):
+        if NO_VALUE.search(value):
             raise RuntimeError("Invalid HTTP header value.")
         line = b"%b: %b\r\n" % (name, value)
         if name in _LASTING and len(value) <= _LONGEST_VALUE and len(self) < _MOST_LINES:

@@ -47,6 +47,10 @@ class Resting(Protocol):
         """Whether no request is under way."""
         ...
 
+    def finish(self) -> None:
+        """Writes what was held: somebody is about to close the transport."""
+        ...
+
 
 class Connections:
     """The connections of a server that stops.
@@ -79,6 +83,7 @@ class Connections:
         with_data = _readable(one.transport for one in resting)
         for connection in resting:
             if connection.transport not in with_data:
+                connection.finish()
                 connection.transport.close()
 
     def abort(self) -> None:

@@ -235,6 +235,10 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
             waiting.client_left()
         self._pipeline.clear()
 
+    def eof_received(self) -> None:
+        """Takes note that nothing more will come; the transport is closed behind what is written by now."""
+        self._outbox.flush()
+
     def shutdown(self) -> None:
         """Makes the response under way, or the next one, the last; the server closes what rests."""
         self._outbox.flush()
@@ -247,6 +251,10 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
     def is_resting(self) -> bool:
         """Whether no request is under way."""
         return self._cycle is None or (self._cycle.response_complete and not self._pipeline)
+
+    def finish(self) -> None:
+        """Writes what was held: somebody is about to close the transport."""
+        self._outbox.flush()
 
     def awaited(self) -> Awaited | None:
         """Returns what it waits for from its client."""
@@ -327,7 +335,7 @@ class HTTPProtocol(HttpToolsProtocol, Waiting):
         except (httptools.HttpParserError, ValueError) as error:  # of a target that is none
             raise self._refused(_BAD_REQUEST) from error
         if self._was_asked:
-            note_asked(scope)
+            note_asked(scope, doors)
         if self.parser.should_upgrade() and self._should_upgrade():
             if self._cycle is not None and not self._cycle.response_complete:
                 raise self._refused(_BAD_REQUEST)  # a response is under way on what would be its connection

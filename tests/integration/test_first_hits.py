@@ -8,21 +8,23 @@ from typing import Any, Final, cast
 
 import httpx
 import pytest
+from cachelib import SimpleCache
 from quart import Response
 
 from aeros import Br, Cache, Gzip, WebServer
 from aeros.caching.entry import StoredResponse
 from aeros.caching.shortcut import Shortcut
+from aeros.compression import CompressionMiddleware, uncompressed
 from tests.integration.wire import OWN, UVICORNS, listening
 
 
 class Shop:
     """An application with cached pages, and a clock."""
 
-    def __init__(self, *, early: bool, **options: Any) -> None:
+    def __init__(self, *, early: bool, store: Any = None, **options: Any) -> None:
         self.now = 1_800_000_000.0
         self.runs = 0
-        self.cache = Cache(clock=lambda: self.now)
+        self.cache = Cache(store, clock=lambda: self.now, local_seconds=1)
         self.app = WebServer("shop", cache=self.cache, **options)
 
         async def page(key: str) -> Response:
@@ -46,6 +48,16 @@ class Shop:
             return Response("given " * 100, headers={"X-Request-Id": "of-the-view"})
 
         self.app.add_url_rule("/given", view_func=self.app.cache(timeout=60, early=early)(given))
+
+        async def odd(value: str) -> Response:
+            response = Response("odd " * 100, headers={"Cache-Control": "max-age=60"})
+            if value == "status":
+                response.status_code = 700
+            else:
+                response.headers["X-Odd"] = "a\x01b"
+            return response
+
+        self.app.add_url_rule("/odd/<value>", view_func=self.app.cache(timeout=60, early=early)(odd))
 
         async def empty() -> None:
             return None
@@ -145,6 +157,8 @@ SEQUENCES: Final[dict[str, tuple[list[Step], list[int]]]] = {
         ],
         [2, 0, 1],
     ),
+    "a value that can not be sent": ([asking("/odd/value")] * 5, [0, 0, 4]),
+    "a status that can not be sent": ([asking("/odd/status")] * 5, [0, 0, 4]),
     "nothing": ([asking("/empty"), asking("/empty")], [0, 0, 1]),
     "an id that the view gives": ([asking("/given"), asking("/given")], [1, 0, 0]),
     "again and again": ([GET, GET, GET, GET, GET, CODED, CODED, CODED], [7, 0, 0]),
@@ -184,8 +198,7 @@ async def test_proxy_that_is_not_trusted_tells_nothing() -> None:
 def test_access_log_tells_the_client_behind_a_proxy(tmp_path: Path) -> None:
     """A hit at door 1 as a miss at the view's."""
     shop, log = Shop(early=True), tmp_path / "access.log"
-    settings = {"access_log_file": log, "access_log_to_std": False}
-    with shop.app.run_in_thread(**settings) as server:
+    with shop.app.run_in_thread(access_log_file=log) as server:
         for _ in range(2):
             httpx.get(f"{server.url}/pages/1", headers={"X-Forwarded-For": "192.0.2.1"})
     assert shop.doors == [1, 0, 0]
@@ -266,13 +279,71 @@ async def test_so_many_are_recorded_at_the_most(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_long_targets_are_not_recorded() -> None:
-    """What is kept of them would outlive their responses; they are answered all the same."""
+    """Nor are they known at all: the view's door answers."""
     shop = Shop(early=True)
     target = asking("/pages/" + "x" * 5_000)
     answers = await said(shop, [target] * 6)
     assert set(answers[1:]) == {answers[1]}
     assert shop.recorded() == 0
-    assert shop.doors == [5, 0, 0]
+    assert shop.doors == [0, 0, 5]
+
+
+async def test_names_count_as_memory_and_have_a_bound() -> None:
+    """A query that the key does not have is a part of what a response is found by, until it is too long."""
+    shop = Shop(early=True)
+    await said(shop, [GET])
+    before = shop.app.cache_stats().bytes
+    await said(shop, [wait(2), asking("/pages/1?" + "x" * 3_000), wait(2)])
+    assert before + 2_900 < shop.app.cache_stats().bytes < before + 3_100
+    await said(shop, [asking("/pages/1?" + "x" * 5_000)] * 2)
+    await said(shop, [wait(2)])
+    assert shop.app.cache_stats().bytes < before + 3_100
+    await said(shop, [GET])
+    assert shop.app.cache_stats().bytes == before
+    assert shop.doors == [0, 0, 4]
+
+
+async def test_bound_of_recordings_holds_where_entries_are_not_trusted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before a store that has to be asked, what leaves can not be used, and is forgotten all the same."""
+    monkeypatch.setattr("aeros.doors._MOST_RECORDED", 3)
+    shop = Shop(early=True, store=SimpleCache())
+    for number in range(8):
+        await said(shop, [asking(f"/pages/{number}")] * 6)
+        await said(shop, [wait(5)])
+    assert shop.recorded() == 3
+
+
+@pytest.mark.parametrize("early", [True, False])
+async def test_compressor_further_out_is_told_of_an_opt_out(early: bool) -> None:
+    """Each time, whoever has answered: a secret is not to be compressed."""
+    app = WebServer("opted", compression=False)
+
+    async def view() -> str:
+        return "secret " * 300
+
+    app.add_url_rule("/", view_func=app.cache(timeout=60, early=early)(uncompressed(view)))
+    transport = httpx.ASGITransport(app=cast(Any, CompressionMiddleware(app, Gzip())))
+    async with httpx.AsyncClient(transport=transport, base_url="http://a.example") as client:
+        answers = [await client.get("/") for _ in range(6)]
+    assert [answer.headers.get("content-encoding") for answer in answers] == [None] * 6
+    assert app.cache_stats().hits == 5
+
+
+async def test_doors_of_a_mounted_application_are_asked() -> None:
+    """That a server has asked the outer one's says nothing of the inner one's."""
+    outer, inner = Shop(early=True), Shop(early=True)
+    app = outer.app.asgi_app
+
+    async def dispatch(scope: Any, receive: Any, send: Any) -> None:
+        mounted = scope["type"] == "http" and scope["path"] == "/pages/inner"
+        await (inner.app if mounted else app)(scope, receive, send)
+
+    await said(outer, [GET, GET])
+    outer.app.asgi_app = dispatch  # type: ignore[method-assign]
+    await said(outer, [asking("/pages/inner")] * 4)
+    assert inner.doors == [0, 3, 0]
 
 
 async def test_recorded_one_that_is_gone_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ class Room:
         marks: What it can be evicted by.
         size: Bytes that it takes, about.
         name: Another name under which it is found, if it has one.
+        name_bytes: What that takes; it is a part of ``size``.
     """
 
     entry: Entry
@@ -34,6 +35,7 @@ class Room:
     marks: Sequence[str]
     size: int
     name: Hashable = None
+    name_bytes: int = 0
 
 
 class MemoryStore:
@@ -87,8 +89,19 @@ class MemoryStore:
                 self._rooms.move_to_end(key)
             return room
 
-    def name(self, entry: Entry, name: Hashable) -> None:
-        """Gives an entry another name, in place of the one that it had; nothing where it is not kept."""
+    def peek(self, key: bytes) -> Entry | None:
+        """Returns an entry without any sign of its being used."""
+        room = self._rooms.get(key)
+        return None if room is None else room.entry
+
+    def name(self, entry: Entry, name: Hashable, name_bytes: int = 0) -> None:
+        """Gives an entry another name, in place of the one that it had; nothing where it is not kept.
+
+        Args:
+            entry: The entry.
+            name: The name.
+            name_bytes: What it takes beyond what each name does.
+        """
         with self._lock:
             room = self._rooms.get(entry.key)
             if room is None or room.entry is not entry:
@@ -97,6 +110,12 @@ class MemoryStore:
                 self._names.pop(room.name, None)
             room.name = name
             self._names[name] = entry.key
+            grown = name_bytes - room.name_bytes
+            if grown:
+                room.name_bytes = name_bytes
+                room.size += grown
+                self._bytes += grown
+                self._make_room()
 
     def set(
         self,
@@ -138,7 +157,7 @@ class MemoryStore:
             room = self._rooms.get(entry.key)
             if room is None or room.entry is not entry:
                 return False
-            size = entry.size + _MARK_BYTES * len(room.marks)
+            size = entry.size + _MARK_BYTES * len(room.marks) + room.name_bytes
             if size > self.max_bytes:
                 # It leaves alone instead of driving all the others out first.
                 self._drop(entry.key)
