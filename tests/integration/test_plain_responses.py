@@ -11,6 +11,7 @@ from quart import Response
 
 from aeros import Br, WebServer
 from aeros.outgoing import Plain
+from aeros.testing import override
 from tests.integration.wire import OWN, UVICORNS, listening
 
 
@@ -136,7 +137,7 @@ async def test_another_compressor_counts_at_once() -> None:
     changed = app.current_settings().replace({"global_headers": {"X-Late": "1"}})
     async with listening(app, OWN) as server:
         first = (await server.say([request])).content
-        with app.container.compressor.override(Br(min_size=10)):
+        with override(app.container.compressor, Br(min_size=10)):
             coded = (await server.say([request])).content
         with app.using_settings(changed):
             marked = (await server.say([request])).content

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import pytest
 
@@ -82,7 +82,7 @@ async def test_stream_at_the_end_of_which_idle_connections_are_closed() -> None:
     connections: set[Any] = set()
     async with listening(app, OWN) as server:
         reader, writer, connection = await server.connect()
-        connections.add(cast(Any, connection.protocol))
+        connections.add(connection.protocol)
         writer.write(REQUEST % b"stream")
         said = await asyncio.wait_for(reader.read(), 20)
         writer.close()
