@@ -287,9 +287,9 @@ def rule_of(scope: Mapping[str, object]) -> str | None:
 
 def note_asked(scope: Scope, answers: object) -> None:
     """Takes note that a server has asked in vain for an answer that needs no view, and whom it has asked."""
-    scope[_ASKED_KEY] = answers
+    scope[_ASKED_KEY] = id(answers)  # a number: there is middleware that copies a scope with all that is in it
 
 
 def was_asked(scope: Mapping[str, object], answers: object) -> bool:
     """Tells whether a server has asked those who are here already, so that nobody need ask them again."""
-    return scope.get(_ASKED_KEY) is answers
+    return scope.get(_ASKED_KEY) == id(answers)
