@@ -287,7 +287,7 @@ def rule_of(scope: Mapping[str, object]) -> str | None:
 
 def note_asked(scope: Scope, answers: object) -> None:
     """Takes note that a server has asked in vain for an answer that needs no view, and whom it has asked."""
-    scope[_ASKED_KEY] = id(answers)  # a number: there is middleware that copies a scope with all that is in it
+    scope[_ASKED_KEY] = id(answers)  # a number, because some middleware copies a scope deeply
 
 
 def was_asked(scope: Mapping[str, object], answers: object) -> bool:
