@@ -182,33 +182,24 @@ class Doors:
             or (entry.shortcut is None and not _is_sendable(entry))
         ):
             return
-        kept = _Kept(scope, asked.host, entry, way)
-        if not self._know(kept):
-            return
-        if not entry.is_in_demand or transaction.hit is not entry or asked.condition is not None:
-            return
-        compressor = self._app.current_compressor()
+        shortcut = self._know(_Kept(scope, asked.host, entry, way))
         if (
-            transaction.refresh is not None
+            shortcut is None
+            or way.is_bare  # where the doors find out themselves what is to be sent
+            or not entry.is_in_demand
+            or transaction.hit is not entry
+            or transaction.refresh is not None
             or transaction.age is None
             or transaction.status.ttl is None
             or transaction.status.detail is not None
-            or not _may_repeat(compressor, settings)
+            or asked.condition is not None
+            or not _may_repeat(self._app.current_compressor(), settings)
         ):
             return
-        status = transaction.status if transaction.shows_status else None
-        if not way.is_bare:
-            self.has_inner = True
-            inner_key = _INNER, scope["method"], owns_date(scope)
-            self._keep(kept, inner_key, Recording(inner(), entry.body, ()), status=None)
-            return
-        key = scope["method"], asked.accept, owns_date(scope)
-
-        def record(answered: int, headers: RawHeaders, content: bytes) -> None:
-            if answered == entry.status and _may_record(entry, headers, content, settings):
-                self._keep(kept, key, Recording(list(headers), content, (compressor, settings)), status)
-
-        exchange.recorder = record
+        self.has_inner = True
+        recording = Recording(inner(), entry.body, ())
+        if recording.begins_at(entry, self._app.current_cache().now(), None):
+            self._add(entry, shortcut, (_INNER, scope["method"], owns_date(scope)), recording)
 
     def _know(self, kept: _Kept) -> Shortcut | None:
         """Has an entry found by the URL of its request; None where that is too long to be kept."""
@@ -241,12 +232,6 @@ class Doors:
         # Also one that was known: it came by another URL, or was looked for in a shared store meanwhile.
         self._app.current_cache().name(entry, name, size)
         return shortcut
-
-    def _keep(self, kept: _Kept, key: RecordingKey, recording: Recording, status: CacheStatus | None) -> None:
-        if recording.begins_at(kept.entry, self._app.current_cache().now(), status):
-            shortcut = self._know(kept)
-            if shortcut is not None:
-                self._add(kept.entry, shortcut, key, recording)
 
     def _add(
         self, entry: StoredResponse, shortcut: Shortcut, key: RecordingKey, recording: Recording
@@ -317,25 +302,23 @@ class Doors:
         if not is_observed and settings.is_observed:
             return None
         recording = shortcut.recordings.get(question.key)
-        if recording is None:
+        if recording is None or recording.terms[0] is not compressor or recording.terms[1] is not settings:
             made = self._made(entry, shortcut, question, now, compressor, settings)
             if made is None:
                 return None
             answer = made
         else:
-            if recording.terms[0] is not compressor or recording.terms[1] is not settings:
-                return None
             if not recording.is_current(entry, now):
                 return None
-            headers = question.headers
             kept = recording.answer
-            if headers is None and kept is not None:
-                answer = cast(Answer, kept)
-            elif headers is not None and is_match(question.method, headers, entry.status, recording.headers):
-                answer = Answer(304, without_content(recording.headers), b"", None)
-            else:
-                answer = Answer(entry.status, recording.headers, recording.content, recording)
-                recording.answer = answer
+            if kept is None:
+                kept = recording.answer = Answer(
+                    entry.status, recording.headers, recording.content, recording
+                )
+            answer = cast(Answer, kept)
+        headers = question.headers
+        if headers is not None and is_match(question.method, headers, entry.status, answer.headers):
+            answer = Answer(304, without_content(answer.headers), b"", None, answer.is_lasting)
         cache.note_hit(1 if scope is None else 2)
         if self.tally is not None:
             rule: str = cast(Any, shortcut.way).rule
@@ -411,8 +394,7 @@ class Doors:
         """Returns an answer of which nothing is recorded, by the steps that door 3 takes after the view's."""
         method, accept, is_dated = question.key
         if (
-            question.headers is not None
-            or method not in shortcut.methods
+            method not in shortcut.methods
             or not cast("Way", shortcut.way).is_bare
             or now < entry.stored_at  # the clock was set back
             or entry.ttl(now) <= 0

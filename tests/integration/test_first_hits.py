@@ -123,7 +123,10 @@ SEQUENCES: Final[dict[str, tuple[list[Step], list[int]]]] = {
     "fresh no more": ([GET, wait(61), GET], [0, 0, 0]),
     "at the moment of its end": ([GET, wait(60), GET], [0, 0, 0]),
     "the clock was set back": ([GET, wait(-100), GET], [0, 0, 1]),
-    "a condition": ([GET, asking("/pages/1", "If-None-Match: *")], [0, 0, 1]),
+    "a condition": (
+        [GET, *[asking("/pages/1", f"If-None-Match: {tag}") for tag in ("*", '"other"', "*", "*", "*")]],
+        [5, 0, 0],
+    ),
     "a range": ([GET, asking("/pages/1", "Range: bytes=0-3")], [0, 0, 1]),
     "a cookie": ([GET, asking("/pages/1", "Cookie: a=b")], [1, 0, 0]),
     "head": ([GET, asking("/pages/1", method="HEAD"), asking("/pages/1", method="HEAD")], [1, 0, 1]),
@@ -235,6 +238,20 @@ async def test_first_hit_follows_what_is_in_force() -> None:
         third = (await server.say([GET])).content
     assert b"x-late" not in first + third
     assert b"x-late: 1\r\n" in second
+
+
+async def test_recording_made_before_a_change_is_made_anew() -> None:
+    """With other headers for all it is not said again, nor does it close the doors."""
+    shop = Shop(early=True)
+    await said(shop, [GET] * 5)
+    assert shop.recorded() == 1
+    settings = shop.app.current_settings().replace({"global_headers": {"X-Late": "1"}})
+    async with listening(shop.app, OWN) as server:
+        with shop.app.using_settings(settings):
+            answers = [(await server.say([GET])).content for _ in range(4)]
+        answers.append((await server.say([GET])).content)
+    assert [answer.count(b"x-late: 1\r\n") for answer in answers] == [1, 1, 1, 1, 0]
+    assert shop.doors == [9, 0, 0]
 
 
 async def test_hook_that_is_added_closes_the_way() -> None:
