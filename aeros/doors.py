@@ -71,15 +71,6 @@ class Question(NamedTuple):
     headers: RawHeaders | None
 
 
-class _Kept(NamedTuple):
-    """Of which hit an answer is recorded."""
-
-    scope: Scope
-    host: bytes
-    entry: StoredResponse
-    way: Any
-
-
 class Answer(NamedTuple):
     """A response without a view.
 
@@ -182,7 +173,7 @@ class Doors:
             or (entry.shortcut is None and not _is_sendable(entry))
         ):
             return
-        shortcut = self._know(_Kept(scope, asked.host, entry, way))
+        shortcut = self._know(scope, asked.host, entry, way)
         if (
             shortcut is None
             or way.is_bare  # where the doors find out themselves what is to be sent
@@ -201,27 +192,26 @@ class Doors:
         if recording.begins_at(entry, self._app.current_cache().now(), None):
             self._add(entry, shortcut, (_INNER, scope["method"], owns_date(scope)), recording)
 
-    def _know(self, kept: _Kept) -> Shortcut | None:
+    def _know(self, scope: Scope, host: bytes, entry: StoredResponse, way: Any) -> Shortcut | None:
         """Has an entry found by the URL of its request; None where that is too long to be kept."""
-        entry, scope = kept.entry, kept.scope
         path, root_path, method, raw_path = (
             scope["path"],
             scope.get("root_path", ""),
             scope["method"],
             scope["raw_path"],
         )
-        name = self._mark, scope["scheme"], kept.host, raw_path, scope["query_string"]
-        size = len(kept.host) + len(raw_path) + len(scope["query_string"])
+        name = self._mark, scope["scheme"], host, raw_path, scope["query_string"]
+        size = len(host) + len(raw_path) + len(scope["query_string"])
         if size > _LONGEST_NAME:
             return None
         shortcut = entry.shortcut
         if shortcut is None or (shortcut.way, shortcut.path, shortcut.root_path) != (
-            kept.way,
+            way,
             path,
             root_path,
         ):
             methods = _GET if method == "GET" else (method,)
-            shortcut = entry.shortcut = Shortcut(kept.way, path, root_path, methods)
+            shortcut = entry.shortcut = Shortcut(way, path, root_path, methods)
             settings = self._app.current_settings()
             if settings.metrics is not None and self.tally is None:
                 self.tally = Counter()
@@ -356,7 +346,7 @@ class Doors:
         exchange, asked, raw_path = exchange_of(scope), asked_of(scope["headers"]), scope.get("raw_path")
         if exchange is None or asked is None or not isinstance(raw_path, bytes):
             return None
-        if scope["method"] not in ("GET", "HEAD"):
+        if scope["method"] not in _ANSWERED:
             return None
         cache = self._app.current_cache()
         now = cache.now()

@@ -176,7 +176,6 @@ class Exchange:
         settings: The settings that are in force for this request; the application's own.
         is_answered: Whether the application has sent its response to the end.
         handler_seconds: How long hooks and view may take; None: no bound.
-        recorder: Is told of the response as the client gets it, with its status, fields and content.
         rule: The rule of the route that the request was found to be for, e.g. ``"/books/<int:number>"``.
 
     Args:
@@ -197,7 +196,6 @@ class Exchange:
     settings: object = None
     is_answered: bool = False
     handler_seconds: float | None = None
-    recorder: Callable[[int, RawHeaders, bytes], None] | None = None
     rule: str | None = None
 
     def __init__(self, *, settings: object = None, refresh: object = None) -> None:

@@ -132,7 +132,6 @@ class Outgoing(CodedSend):
             known is None
             or len(headers) != 2
             or exchange.transaction is not None
-            or exchange.recorder is not None
             or exchange.opted_out
             or self._makes_etags
             or self.started
@@ -164,17 +163,10 @@ class Outgoing(CodedSend):
         told: CacheStatus,
     ) -> bool:
         """Sends a hit, and keeps how."""
-        sent: list[tuple[int, RawHeaders, bytes]] = []
-
-        def record(answered: int, fields: RawHeaders, content: bytes) -> None:
-            sent.append((answered, fields, content))
-
-        self.exchange.recorder = record
-        if not super().at_once(status, headers, kept.body):
-            self.exchange.recorder = None
+        sent = self.sent_at_once(status, headers, kept.body)
+        if sent is None:
             return False
-        self.exchange.recorder = None
-        answered, fields, content = sent[0]
+        answered, fields, content = sent
         if not self.exchange.opted_out and kept.has(content) and not steers_connection(fields):
             rendition = Rendition(headers, told, self._terms(), answered, fields, content)
             kept.keep_rendition(key, rendition)
@@ -184,8 +176,7 @@ class Outgoing(CodedSend):
         """Returns what of the request decides about how a hit goes out; None where more does."""
         exchange, method = self.exchange, self.scope["method"]
         if (
-            exchange.recorder is not None
-            or exchange.session_used
+            exchange.session_used
             or exchange.opted_out
             or (self._compressor is not None and self._compressor.hot_after is not None)
             or method not in ("GET", "HEAD")

@@ -115,16 +115,22 @@ class CodedSend(WholeSend):
         memory: HeadMemory | None = None,  # noqa: ARG002 - for other fields than those that go out
     ) -> bool:
         """Sends a whole response if its content is at hand, and the client is; returns whether it did."""
+        return self.sent_at_once(status, headers, body) is not None
+
+    def sent_at_once(
+        self, status: int, headers: RawHeaders, body: bytes
+    ) -> tuple[int, RawHeaders, bytes] | None:
+        """Does what ``at_once()`` does, and returns what was sent; None where nothing was."""
         send = self._whole
         if send is None or not send.is_clear or not self._may_be_whole(headers, body):
-            return False
+            return None
         # What is found out here once more in whole(), if need be, is the same then.
         self.on_start()
         made = self.made_at_once(status, headers, body)
         if made is None or not send.at_once(*made):
-            return False  # why not is told there
+            return None  # why not is told there
         self._discards = self.started = self.exchange.is_answered = True
-        return True
+        return made
 
     def made_at_once(
         self, status: int, headers: RawHeaders, body: bytes
@@ -294,10 +300,7 @@ class CodedSend(WholeSend):
         return first_value(headers, b"content-length") == b"%d" % len(body)
 
     def _finished(self, status: int, headers: RawHeaders, content: bytes) -> tuple[int, RawHeaders, bytes]:
-        headers = self.completed(headers)
-        if self.exchange.recorder is not None:
-            self.exchange.recorder(status, headers, content)
-        return status, headers, content
+        return status, self.completed(headers), content
 
     def _made_at_once(
         self, status: int, headers: RawHeaders, body: bytes
